@@ -23,6 +23,8 @@ import typing
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Union
 
+from absl import logging
+
 from mmjax.errors import ConfigError
 
 # Every room whose parts a config can name, and the table that lists them.
@@ -152,6 +154,15 @@ def _build_value(value, hint, extra):
     return value
 
 
+def _overridden(value) -> bool:
+    """Whether any leaf of `value` came from the command line."""
+    if isinstance(value, Mapping):
+        return any(_overridden(item) for item in value.values())
+    if isinstance(value, list):
+        return any(_overridden(item) for item in value)
+    return isinstance(value, Text)
+
+
 def _settable(hint) -> bool:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
@@ -190,10 +201,17 @@ def _normalise_component(value, room, path):
     given = _mapping(value, path)
     if "type" not in given:
         raise ConfigError(f"{path}: has no 'type'; expected one of: {', '.join(sorted(known))}")
-    name = str(given.pop("type"))
+    chosen = given.pop("type")
+    name = str(chosen)
     if name not in known:
         hint = suggestion(name, known)
         raise ConfigError(f"{path}.type: got '{name}'{hint}; expected one of: {', '.join(sorted(known))}")
+    if isinstance(chosen, Text):  # swapped on the command line: the old part's own keys go with it
+        declared = fields(known[name])
+        gone = [key for key in given if key not in declared and not _overridden(given[key])]
+        if gone:
+            logging.info("%s is now '%s'; left out: %s", path, name, ", ".join(gone))
+        given = {key: item for key, item in given.items() if key not in gone}
     checked = _normalise_fields(given, known[name], path, what=f"'{name}'")
     return {"type": name, **checked}
 

@@ -129,6 +129,14 @@ class Init:
 
 
 @dataclasses.dataclass(frozen=True)
+class Multiplier:
+    """`factor` on the learning rate of every parameter whose path `pattern` (a regex) matches."""
+
+    pattern: str
+    factor: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Optimizer:
     """How parameters move.
 
@@ -138,8 +146,7 @@ class Optimizer:
     accumulate_steps: microbatches a step is computed in. Losses always see the whole batch: the
       gradient is cached at the model's outputs (GradCache), so negatives are never lost.
     frozen: regular expressions of parameter paths that do not move and carry no optimizer state.
-    multipliers: regular expression of a path -> factor on its learning rate; the first that
-      matches counts.
+    multipliers: factors on the learning rate of parameters; the first pattern that matches counts.
     layer_decay: factor on the learning rate per layer below the top of each encoder (1 = none).
     ema: decay of an exponential moving average of the parameters, evaluated instead of them; 0 = none.
     """
@@ -149,7 +156,7 @@ class Optimizer:
     clip_norm: float | None = None
     accumulate_steps: int = 1
     frozen: list[str] = _empty(list)
-    multipliers: dict[str, float] = _empty(dict)
+    multipliers: list[Multiplier] = _empty(list)
     layer_decay: float = 1.0
     ema: float = 0.0
 
