@@ -7,7 +7,7 @@ command-line override is read. There is no second list of keys anywhere.
 
 Annotations understood in a field that a config may set: `bool`, `int`, `float`, `str`,
 `Literal[...]`, `Optional[T]`, `list[T]`, `dict[str, T]`, a dataclass (a plain section), and
-`Component['room']` (a nested component). A field with any other annotation (a dtype, an array, a
+`component("room")` (a nested component). A field with any other annotation (a dtype, an array, a
 callable) is not part of the config: code sets it.
 """
 
@@ -55,11 +55,14 @@ class _Room:
     name: str
 
 
-class Component:
-    """`Component['encoders']` annotates a field that holds one component of that room."""
+def component(room: str) -> Any:
+    """The annotation of a field that holds one component of `room`."""
+    return Annotated[Any, _Room(room)]
 
+
+class Component:  # replaced by component("room"); goes when nobody uses it
     def __class_getitem__(cls, room: str):
-        return Annotated[Any, _Room(room)]
+        return component(room)
 
 
 def table(room: str) -> Mapping[str, type]:

@@ -96,7 +96,10 @@ def difference(old: Any, new: Any, path: str = "") -> list[str]:
             lines += difference(old.get(key, "(absent)"), new.get(key, "(absent)"), inner)
         return lines
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [line for i, (a, b) in enumerate(zip(old, new, strict=True)) for line in difference(a, b, f"{path}.{i}")]
+        lines = []
+        for i, (before, after) in enumerate(zip(old, new, strict=True)):
+            lines += difference(before, after, f"{path}.{i}")
+        return lines
     return [] if old == new else [f"{path}: {old!r} -> {new!r}"]
 
 
@@ -209,4 +212,5 @@ def _load_python(file: pathlib.Path, argument: str) -> dict:
 def _near_files(file: pathlib.Path) -> str:
     folder = file.parent if file.parent.is_dir() else pathlib.Path("configs")
     names = [str(p) for pattern in ("*.py", "*.json") for p in folder.glob(pattern)]
-    return components.suggestion(str(file), names) or (f"; {folder} has: {', '.join(sorted(names))}" if names else "")
+    known = f"; {folder} has: {', '.join(sorted(names))}" if names else ""
+    return components.suggestion(str(file), names) or known

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
-from mmjax.components import Component
+from mmjax.components import component
 
 
 def _section(cls):
@@ -43,8 +43,8 @@ class Stream:
     """
 
     features: list[str]
-    train: list[Component["transforms"]] = _empty(list)
-    eval: list[Component["transforms"]] = _empty(list)
+    train: list[component("transforms")] = _empty(list)
+    eval: list[component("transforms")] = _empty(list)
     drop_rate: float = 0.0
 
 
@@ -57,8 +57,8 @@ class EvalData:
     drop: streams that are hidden from the model here.
     """
 
-    dataset: Component["datasets"]
-    streams: dict[str, list[Component["transforms"]]] = _empty(dict)
+    dataset: component("datasets")
+    streams: dict[str, list[component("transforms")]] = _empty(dict)
     drop: list[str] = _empty(list)
 
 
@@ -77,12 +77,12 @@ class Data:
     prefetch: batches kept ready on the device.
     """
 
-    train: Component["datasets"]
+    train: component("datasets")
     streams: dict[str, Stream]
     eval: dict[str, EvalData] = _empty(dict)
     labels: dict[str, str] = _empty(dict)
-    tokenizers: dict[str, Component["tokenizers"]] = _empty(dict)
-    batch_transforms: list[Component["batch_transforms"]] = _empty(list)
+    tokenizers: dict[str, component("tokenizers")] = _empty(dict)
+    batch_transforms: list[component("batch_transforms")] = _empty(list)
     dir: str = ""
     num_workers: int = 0
     prefetch: int = 2
@@ -99,7 +99,7 @@ class ModelStream:
     """
 
     kind: Literal["image", "text", "audio", "video"]
-    encoder: Component["encoders"] | None = None
+    encoder: component("encoders") | None = None
     share: str | None = None
 
 
@@ -108,8 +108,8 @@ class Model:
     """streams -> encoders -> fusion (adds the entry 'fused') -> heads (each adds its output)."""
 
     streams: dict[str, ModelStream]
-    fusion: Component["fusions"] | None = None
-    heads: dict[str, Component["heads"]] = _empty(dict)
+    fusion: component("fusions") | None = None
+    heads: dict[str, component("heads")] = _empty(dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,8 +151,8 @@ class Optimizer:
     ema: decay of an exponential moving average of the parameters, evaluated instead of them; 0 = none.
     """
 
-    method: Component["optimizers"]
-    schedule: Component["schedules"]
+    method: component("optimizers")
+    schedule: component("schedules")
     clip_norm: float | None = None
     accumulate_steps: int = 1
     frozen: list[str] = _empty(list)
@@ -199,7 +199,7 @@ class Config:
 
     data: Data
     model: Model
-    objectives: dict[str, Component["objectives"]]
+    objectives: dict[str, component("objectives")]
     optimizer: Optimizer
     seed: int = 0
     batch_size: int = 128
@@ -211,5 +211,5 @@ class Config:
     init: Init = _section(Init)
     mesh: Mesh = _section(Mesh)
     checkpoint: Checkpoint = _section(Checkpoint)
-    evals: dict[str, Component["evaluators"]] = _empty(dict)
+    evals: dict[str, component("evaluators")] = _empty(dict)
     log: Log = _section(Log)
