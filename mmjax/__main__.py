@@ -1,0 +1,97 @@
+"""`python -m mmjax VERB`: the verbs, their flags, and the exit codes.
+
+Exit codes: 0 done, 2 wrong config or usage, 3 unusable data, 4 non-finite loss, 75 preempted and
+saved (start again to go on); anything else is a bug and shows its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from absl import logging
+
+from mmjax import components, config
+from mmjax.errors import ConfigError, MmjaxError
+
+# name -> (module, what it does in one line). A module has `add_flags(parser)` and `run(flags, overrides)`.
+VERBS = {
+    "train": ("mmjax.verbs.train", "train a config, evaluate it, write the run's report"),
+    "eval": ("mmjax.verbs.evaluate", "run a run's evaluators on one of its checkpoints"),
+    "predict": ("mmjax.verbs.predict", "predictions of a run for files, text or a data set"),
+    "embed": ("mmjax.verbs.embed", "embeddings of a run for a data set or folder, to Parquet or npy"),
+    "search": ("mmjax.verbs.search", "rank a folder or data set by a text or an image"),
+    "prepare": ("mmjax.verbs.prepare", "prepare the data sets and tokenizers of a config"),
+    "report": ("mmjax.verbs.report", "write the report of a run anew"),
+}
+
+_SHELL_VERBS = {  # done by launch.sh itself
+    "setup": "install the environment and stop",
+    "test": "run the tests (arguments go to pytest)",
+    "lint": "check style",
+}
+
+
+def usage() -> str:
+    """The text of `help`."""
+    lines = ["usage: ./launch.sh VERB [--config=FILE[:args]] [--config.any.key=value] [--workdir=DIR] ...", ""]
+    listed = {name: text for name, (_, text) in VERBS.items()} | _SHELL_VERBS
+    lines += [f"  {name:<9} {text}" for name, text in listed.items()]
+    lines += [
+        "",
+        "`./launch.sh VERB --help` shows a verb's flags. Exit codes: 0 done, 2 wrong config or usage,",
+        "3 unusable data, 4 non-finite loss, 75 preempted and saved (start again to go on).",
+    ]
+    return "\n".join(lines)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends in one line instead of the whole usage text."""
+
+    def error(self, message):
+        raise ConfigError(f"{self.prog}: {message} (see --help)")
+
+
+def dispatch(argv: Sequence[str]) -> int:
+    """Runs one verb and returns the exit code; user errors pass through as `MmjaxError`."""
+    if not argv or argv[0] in ("help", "--help", "-h"):
+        print(usage())
+        return 0
+    name = argv[0]
+    if name not in VERBS:
+        known = [*VERBS, *_SHELL_VERBS, "help"]
+        raise ConfigError(f"'{name}' is not a verb{components.suggestion(name, known)}; verbs: {', '.join(known)}")
+    rest, overrides = config.split_overrides(argv[1:])
+    module_name, text = VERBS[name]
+    module = importlib.import_module(module_name)
+    parser = _Parser(prog=f"./launch.sh {name}", description=f"{name}: {text}.", allow_abbrev=False)
+    module.add_flags(parser)
+    flags, unknown = parser.parse_known_args(rest)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        near = components.suggestion(unknown[0].split("=")[0], known)
+        raise ConfigError(f"'{unknown[0]}' is not a flag of {name}{near}; config keys start with --config.")
+    return module.run(flags, overrides) or 0
+
+
+def main() -> None:
+    """Entry point: turns user errors into one line and their exit code."""
+    logging.use_absl_handler()
+    logging.set_verbosity(logging.INFO)
+    try:
+        code = dispatch(sys.argv[1:])
+    except MmjaxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        code = 141
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

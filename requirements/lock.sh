@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# Writes the lock files anew from requirements.txt and requirements/*.txt. Needs `uv` (pip install uv).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+lock() {
+  local out="$1"
+  shift
+  echo "requirements/$out.lock"
+  uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --no-emit-index-url \
+    --no-header --no-annotate --output-file "requirements/$out.lock" "$@"
+}
+
+lock cpu requirements.txt requirements/build.txt
+lock cuda requirements.txt requirements/build.txt requirements/cuda.txt
+lock tpu requirements.txt requirements/build.txt requirements/tpu.txt
+lock dev requirements/dev.txt --constraints requirements/cpu.lock
