@@ -11,3 +11,18 @@ os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).resolve().parent.parent / ".jax_cache")
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+from jaxtyping import install_import_hook  # noqa: E402
+
+# Shapes and types in the signatures of these rooms are checked at every call of every test.
+install_import_hook(
+    [
+        "mmjax.layers",
+        "mmjax.encoders",
+        "mmjax.fusion",
+        "mmjax.heads",
+        "mmjax.decoders",
+        "mmjax.objectives",
+    ],
+    "beartype.beartype",
+)
