@@ -1,0 +1,106 @@
+"""From a config's `data` section to open sources and tokenizers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from mmjax import components
+from mmjax.data.source import Source
+from mmjax.data.tokenizers import Tokenizer
+from mmjax.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedData:
+    """What a run reads.
+
+    Attributes:
+      train: the training records.
+      eval: data set name -> its records; 'train' is there too, for evaluators that read it.
+      tokenizers: by the name that `tokenize` transforms use.
+      class_names: label in the batch -> names of its classes.
+    """
+
+    train: Source
+    eval: dict[str, Source]
+    tokenizers: dict[str, Tokenizer]
+    class_names: dict[str, list[str]]
+
+    def facts(self) -> dict[str, Any]:
+        """What a run writes down to know its data again: fingerprints and class names."""
+        sources = {"train": self.train, **self.eval}
+        return {
+            "fingerprints": {name: source.fingerprint for name, source in sources.items()},
+            "examples": {name: len(source) for name, source in sources.items()},
+            "class_names": self.class_names,
+        }
+
+
+def data_dir(section: Mapping[str, Any]) -> pathlib.Path:
+    """Where prepared data lives: `data.dir`, else $MMJAX_DATA_DIR, else ~/.cache/mmjax."""
+    chosen = section["dir"] or os.environ.get("MMJAX_DATA_DIR") or "~/.cache/mmjax"
+    return pathlib.Path(chosen).expanduser()
+
+
+def prepare(section: Mapping[str, Any]) -> None:
+    """Prepares every data set and tokenizer that the section names; what is prepared is left alone."""
+    folder = data_dir(section)
+    folder.mkdir(parents=True, exist_ok=True)
+    for spec in _datasets(section):
+        components.build("datasets", spec).prepare(folder)
+    _tokenizers(section, _open(section["train"], folder), folder)
+
+
+def load(section: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer] | None = None) -> LoadedData:
+    """Opens what `prepare` made.
+
+    Args:
+      section: the `data` section of a resolved config.
+      tokenizers: those saved with a run, used instead of the ones the data would give.
+
+    Raises:
+      DataError: something is not prepared, or damaged.
+      ConfigError: a label names a feature that the data does not have.
+    """
+    folder = data_dir(section)
+    train = _open(section["train"], folder)
+    sources = {name: _open(part["dataset"], folder) for name, part in section["eval"].items()}
+    if tokenizers is None:
+        tokenizers = _tokenizers(section, train, folder)
+    names = {
+        label: train.class_names[feature]
+        for label, feature in section["labels"].items()
+        if feature in train.class_names
+    }
+    for name, source in sources.items():
+        for label, feature in section["labels"].items():
+            if label in names and source.class_names.get(feature, names[label]) != names[label]:
+                raise ConfigError(
+                    f"data.eval.{name}: '{feature}' has other classes than in data.train; use the same"
+                )
+    return LoadedData(train, {"train": train, **sources}, dict(tokenizers), names)
+
+
+def load_tokenizers(folder: pathlib.Path) -> dict[str, Tokenizer]:
+    """The tokenizers saved in a run's `tokenizers/` directory, by name."""
+    return {path.stem: Tokenizer.load(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _datasets(section):
+    return [section["train"], *(part["dataset"] for part in section["eval"].values())]
+
+
+def _open(spec, folder):
+    return components.build("datasets", spec).open(folder)
+
+
+def _tokenizers(section, train, folder):
+    made = {}
+    for name, spec in section["tokenizers"].items():
+        path = components.build("tokenizers", spec).prepare(folder, train)
+        made[name] = Tokenizer.load(path)
+    return made

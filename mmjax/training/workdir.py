@@ -1,0 +1,182 @@
+"""A run's directory: who may write to it, and the files that stand in it.
+
+config.json     the resolved config; alone enough to run again
+spec.json       shapes and types of one batch
+data.json       fingerprints of the data sets and the class names of the labels
+tokenizers/     the tokenizers, one JSON each
+metrics.jsonl   one line per log or evaluation
+checkpoints/    the whole state, see mmjax.training.checkpoints
+artifacts/      what evaluators leave for the report
+result.json     final metrics and facts about the run; present only when it is finished
+report.html
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from typing import Any
+
+from mmjax import config as config_lib
+from mmjax.errors import ConfigError, DataError
+
+_VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON so that a reader sees the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def read_json(path: pathlib.Path) -> Any:
+    """Reads a file of a run; `DataError` where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing; is {path.parent} the directory of a run?") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: is damaged ({error})") from None
+
+
+def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
+    """Makes `workdir` the directory of this config's run, or checks that it already is.
+
+    Raises:
+      ConfigError: it holds a run of another config (the keys that differ are named), or other files.
+    """
+    file = workdir / "config.json"
+    if file.is_file():
+        lines = config_lib.difference(read_json(file), config_lib.to_dict(config))
+        if lines:
+            shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+            raise ConfigError(
+                f"--workdir={workdir}: holds a run of another config ({shown}); choose another directory"
+            )
+        return
+    if workdir.is_dir() and any(workdir.iterdir()):
+        raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"--workdir={workdir}: is a file; choose a directory")
+    write_json(file, config_lib.to_dict(config))
+
+
+def check_data(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Writes `data.json`, or checks that the data is what the run was started with.
+
+    Raises:
+      DataError: a data set's content has changed since.
+    """
+    file = workdir / "data.json"
+    if not file.is_file():
+        write_json(file, facts)
+        return
+    lines = config_lib.difference(read_json(file), dict(facts))
+    if lines:
+        raise DataError(
+            f"{workdir}: its data has changed since the run began ({lines[0]}); "
+            "restore the data, or start a new run in another directory"
+        )
+
+
+class MetricsLog:
+    """Appends to `metrics.jsonl`, and to TensorBoard and Weights & Biases where asked.
+
+    Args:
+      workdir: the run's directory.
+      step: the step the run goes on from; later lines, of work that was lost, are cut off.
+      log: `mmjax.schema.Log`.
+      config: for Weights & Biases.
+    """
+
+    def __init__(self, workdir: pathlib.Path, step: int, log: Mapping[str, Any], config: Mapping[str, Any]):
+        self._path = workdir / "metrics.jsonl"
+        _cut_back(self._path, step)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._tensorboard = None
+        self._wandb = None
+        if log["tensorboard"]:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        if log["wandb"]:
+            try:
+                import wandb
+            except ImportError:
+                raise ConfigError(
+                    "log.wandb=true: wandb is not installed; pip install wandb, or log.wandb=false"
+                ) from None
+            self._wandb = wandb.init(
+                project=log["wandb_project"],
+                dir=str(workdir),
+                config=config_lib.to_dict(config),
+                resume="allow",
+            )
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """One line: `{"step": step, **values}`."""
+        self._file.write(json.dumps({"step": step, **values}, sort_keys=True) + "\n")
+        self._file.flush()
+        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+        if self._tensorboard is not None:
+            for key, value in numbers.items():
+                self._tensorboard.add_scalar(key, value, step)
+        if self._wandb is not None:
+            self._wandb.log(numbers, step=step)
+
+    def close(self) -> None:
+        """Flushes every writer."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _cut_back(path: pathlib.Path, step: int) -> None:
+    if not path.is_file():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError, TypeError):
+            continue  # the half-written last line of a killed process
+    partial = path.with_name(".metrics.jsonl.partial")
+    partial.write_text("".join(kept), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, the platform and the libraries that decide numbers."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    for name in ("mmjax", *_VERSIONED):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def git_revision() -> str | None:
+    """The commit of the checkout this code runs from, with `-dirty` where it was changed."""
+    folder = pathlib.Path(__file__).resolve().parent
+    try:
+        output = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return output.stdout.strip() or None
