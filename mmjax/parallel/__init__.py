@@ -1,0 +1,1 @@
+"""Devices as a mesh, and where arrays live on it."""

@@ -1,0 +1,130 @@
+"""The device mesh, and how batches and activations lie on it.
+
+Four axes, slowest to fastest: `data` (batch), `fsdp` (batch, and parameters are split too),
+`tensor` (heads, MLP channels, vocabulary), `sequence` (tokens). Neighbouring devices share the fast
+axes, which talk the most.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mmjax.errors import ConfigError
+
+AXES = ("data", "fsdp", "tensor", "sequence")
+BATCH_AXES = ("data", "fsdp")
+
+# Logical names that modules give the axes of their activations -> axes of the mesh.
+LOGICAL_AXES = (
+    ("batch", BATCH_AXES),
+    ("length", "sequence"),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+    ("vocabulary", "tensor"),
+    ("width", None),
+    ("head_width", None),
+)
+
+
+def make_mesh(section: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh that a config's `mesh` section describes.
+
+    Args:
+      section: devices along each of `AXES`; one may be -1, which takes what is left.
+      devices: of all processes; by default every one there is. They may be those of a machine that
+        is only compiled for.
+
+    Returns:
+      A mesh with the axes `AXES`, all of type `Auto`: the compiler propagates shardings.
+
+    Raises:
+      ConfigError: where the sizes do not use all devices exactly once.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = _mesh_shape([int(section[axis]) for axis in AXES], len(devices))
+    batch_parts = math.prod(shape[:2])
+    processes = len({device.process_index for device in devices})
+    if batch_parts % processes:
+        raise ConfigError(
+            f"mesh: data x fsdp = {batch_parts} does not split the batch over {processes} processes, each of "
+            f"which reads its own rows; expected a multiple of {processes}: lower tensor or sequence"
+        )
+    slices = {getattr(device, "slice_index", 0) for device in devices}
+    if len(slices) > 1:  # TPU slices joined by the slower data-centre network: only `data` crosses it
+        return Mesh(_multislice(shape, devices, len(slices)), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def _mesh_shape(sizes: list[int], count: int) -> tuple[int, ...]:
+    fixed = math.prod(size for size in sizes if size != -1)
+    legal = all(size >= 1 or size == -1 for size in sizes)
+    if legal and sizes.count(-1) == 1 and count % fixed == 0:
+        return tuple(count // fixed if size == -1 else size for size in sizes)
+    if legal and sizes.count(-1) == 0 and fixed == count:
+        return tuple(sizes)
+    given = " ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    divisors = ", ".join(str(d) for d in range(1, count + 1) if count % d == 0)
+    raise ConfigError(
+        f"mesh: got {given} for {count} devices; expected sizes whose product is {count}, each one of: "
+        f"{divisors} (at most one may be -1, which takes what is left)"
+    )
+
+
+def _multislice(shape: tuple[int, ...], devices: Sequence[jax.Device], slices: int) -> np.ndarray:
+    if shape[0] % slices:
+        raise ConfigError(f"mesh.data: got {shape[0]}, expected a multiple of the {slices} TPU slices")
+    within = (shape[0] // slices, *shape[1:])
+    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1, 1), devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Every device holds all of it."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The first axis `B` is split over `data` and `fsdp`; for every array of a batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def batch_parts(mesh: Mesh) -> int:
+    """Into how many parts a batch is split."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def check_batch_size(batch_size: int, mesh: Mesh, accumulate_steps: int = 1) -> None:
+    """Raises a `ConfigError` unless every microbatch splits evenly over the mesh.
+
+    Args:
+      batch_size: B, examples of one step on all devices together.
+      mesh: the mesh.
+      accumulate_steps: microbatches in a step.
+    """
+    if accumulate_steps < 1:
+        raise ConfigError(f"optimizer.accumulate_steps: got {accumulate_steps}, expected 1 or more")
+    unit = batch_parts(mesh) * accumulate_steps
+    if batch_size < 1 or batch_size % unit:
+        below = batch_size // unit * unit
+        nearest = [str(size) for size in (below, below + unit) if size > 0]
+        raise ConfigError(
+            f"batch_size: got {batch_size}, expected a multiple of {unit} (data x fsdp = {batch_parts(mesh)} "
+            f"devices, times {accumulate_steps} microbatches), such as {' or '.join(nearest)}"
+        )
+
+
+@contextlib.contextmanager
+def activation_rules(mesh: Mesh) -> Iterator[None]:
+    """Inside, `flax.linen.with_logical_constraint` places activations on `mesh` by `LOGICAL_AXES`.
+
+    Enter it within the function that is jitted. Outside it those calls do nothing.
+    """
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(LOGICAL_AXES):
+        yield

@@ -1,0 +1,118 @@
+"""Where each parameter lives on the mesh.
+
+`PLACEMENT` says which axis of a parameter is split over `tensor`. What is big is also split over
+`fsdp`, along the largest axis that divides evenly and is still free: no table is needed for that.
+Optimizer state and moving averages follow their parameters.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mmjax.parallel.mesh import replicated
+
+# (end of a parameter's path, a regular expression) -> mesh axes of its LAST axes; the axes in front
+# of them, such as that of a scanned stack of layers, stay whole. The first match counts. Column
+# then row, so that a block needs one sum over `tensor` per branch (Shoeybi et al. 2019,
+# arXiv:1909.08053, section 3).
+PLACEMENT = (
+    (r"(query|key|value)/kernel", (None, "tensor", None)),  # [D, H, K]
+    (r"(query|key|value)/bias", ("tensor", None)),  # [H, K]
+    (r"out/kernel", ("tensor", None, None)),  # [H, K, D]
+    (r"(up|gate)/kernel", (None, "tensor")),  # [D, F]
+    (r"(up|gate)/bias", ("tensor",)),  # [F]
+    (r"down/kernel", ("tensor", None)),  # [F, D]
+)
+
+# Smaller arrays are not split over `fsdp`: gathering them costs more than keeping them.
+FSDP_MIN_SIZE = 2**16
+
+
+def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
+    """Pairs ('image_encoder/blocks_0/attention/query/kernel', leaf) of a tree."""
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        yield path_name(path), leaf
+
+
+def path_name(path: tuple) -> str:
+    """The '/'-joined name of a key path."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def param_shardings(params: Any, mesh: Mesh, *, min_size: int = FSDP_MIN_SIZE) -> Any:
+    """Tree of `NamedSharding`s for a tree of parameters.
+
+    Args:
+      params: arrays or `jax.ShapeDtypeStruct`s.
+      mesh: the mesh.
+      min_size: number of elements from which an array is split over `fsdp`.
+    """
+
+    def place(path, leaf):
+        return NamedSharding(mesh, _spec(path_name(path), leaf.shape, mesh, min_size))
+
+    return jax.tree.map_with_path(place, params)
+
+
+def state_shardings(state: Any, params: Any, mesh: Mesh, *, min_size: int = FSDP_MIN_SIZE) -> Any:
+    """Tree of `NamedSharding`s for a train state.
+
+    A leaf whose path ends with that of a parameter, and which has its shape (moments, moving
+    averages, the parameter itself), lies where the parameter does; the rest (counts, keys, batch
+    statistics, factored moments) is on every device.
+
+    Args:
+      state: arrays or shapes, of any structure.
+      params: the parameters in it.
+      mesh, min_size: see `param_shardings`.
+    """
+    shapes = {name: leaf.shape for name, leaf in named_leaves(params)}
+    placed = dict(named_leaves(param_shardings(params, mesh, min_size=min_size)))
+
+    def place(path, leaf):
+        names = [path_name((key,)) for key in path]
+        for start in range(len(names)):
+            name = "/".join(names[start:])
+            if shapes.get(name) == leaf.shape:
+                return placed[name]
+        return replicated(mesh)
+
+    return jax.tree.map_with_path(place, state)
+
+
+def largest_replicated(tree: Any, shardings: Any, count: int = 5) -> list[tuple[str, int]]:
+    """The `count` largest arrays that every device holds whole: (path, bytes), largest first."""
+    whole = [
+        (name, leaf.size * leaf.dtype.itemsize)
+        for (name, leaf), (_, sharding) in zip(named_leaves(tree), named_leaves(shardings), strict=True)
+        if sharding.is_fully_replicated
+    ]
+    return sorted(whole, key=lambda item: (-item[1], item[0]))[:count]
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, min_size: int) -> PartitionSpec:
+    axes = _tensor_axes(name, shape, mesh)
+    parts = mesh.shape["fsdp"]
+    if parts > 1 and math.prod(shape) >= min_size:
+        free = [i for i, size in enumerate(shape) if axes[i] is None and size % parts == 0]
+        if free:
+            axes[max(free, key=lambda i: shape[i])] = "fsdp"
+    return PartitionSpec(*axes)
+
+
+def _tensor_axes(name: str, shape: tuple[int, ...], mesh: Mesh) -> list[str | None]:
+    for pattern, trailing in PLACEMENT:
+        if len(trailing) <= len(shape) and re.fullmatch(f"(.*/)?{pattern}", name):
+            axes = [None] * (len(shape) - len(trailing)) + list(trailing)
+            # A size that does not divide evenly (3 heads on 2 devices) stays whole.
+            return [
+                axis if axis and size % mesh.shape[axis] == 0 else None
+                for axis, size in zip(axes, shape, strict=True)
+            ]
+    return [None] * len(shape)
