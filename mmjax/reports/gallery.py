@@ -1,0 +1,118 @@
+"""Sections of pictures: what a query retrieves, what a decoder rebuilds, where attention looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from mmjax.errors import DataError
+from mmjax.reports import pictures
+from mmjax.reports.format import cut, number
+from mmjax.reports.html import Markup, element, join
+
+# (data set's name in the config, example_id) -> its image (a file's bytes, or pixels), or None.
+Images = Callable[[str, int], bytes | np.ndarray | None]
+
+
+def retrieval(artifact: Mapping[str, Any], images: Images) -> Markup | None:
+    """Queries, each with what it retrieved, best first, right ones marked.
+
+    Args:
+      artifact: `data` (name of the data set) and `queries`: a list of `{'text', 'example_id',
+        'results': [{'example_id', 'score', 'correct', 'text'}]}`. An entry may bring its own base64
+        `image`; one without text and image is shown by the image of its example.
+      images: where the other pictures come from.
+    """
+    data = str(artifact.get("data", ""))
+    rows = []
+    for query in artifact["queries"]:
+        hits = [_hit(entry, data, images) for entry in query["results"]]
+        asked = query.get("text")
+        shown = element("q", cut(asked, 200)) if asked else _picture(query, data, images)
+        right = any(entry.get("correct") for entry in query["results"])
+        wanted = None
+        if asked and not right and query.get("example_id") is not None:
+            target = _picture(query, data, images)
+            wanted = element("div", element("span", "wanted", class_="tail"), target, class_="wanted")
+        rows.append(
+            element(
+                "div", element("div", shown, wanted, class_="query"), element("ol", *hits), class_="asked"
+            )
+        )
+    return element("div", *rows, class_="gallery") if rows else None
+
+
+def _hit(entry, data, images):
+    correct = bool(entry.get("correct"))
+    shown = element("span", cut(entry["text"], 80)) if entry.get("text") else _picture(entry, data, images)
+    score = entry.get("score")
+    mark = element("span", "✓" if correct else "✗", class_="mark", title="right" if correct else "wrong")
+    return element(
+        "li",
+        shown,
+        element("span", mark, " ", "" if score is None else f"{score:.3f}", class_="tail"),
+        class_="hit good" if correct else "hit bad",
+    )
+
+
+def _picture(entry, data, images):
+    example_id = entry.get("example_id")
+    try:
+        found = entry.get("image")
+        if found is None and example_id is not None:
+            found = images(data, example_id)
+        if found is not None:
+            return pictures.picture(pictures.decode(found), alt=f"example {example_id}")
+    except DataError:
+        pass  # a picture that cannot be read is told by its number, like one that is not there
+    return element("span", f"example {example_id}", class_="nothing")
+
+
+def reconstructions(artifact: Mapping[str, Any]) -> Markup | None:
+    """Pairs of an original and what the model rebuilt.
+
+    Args:
+      artifact: `examples`: a list of `{'original', 'reconstruction'}`, base64 pictures, each
+        optionally with `masked` (what the model saw) and `example_id`.
+    """
+    cards = []
+    for example in artifact["examples"]:
+        shown = []
+        for key in ("original", "masked", "reconstruction"):
+            if example.get(key):
+                image = pictures.picture(pictures.decode(example[key]), alt=key, side=112)
+                shown.append(element("span", image, element("span", key, class_="tail"), class_="pair"))
+        cards.append(element("div", *shown, class_="pairs"))
+    return element("div", *cards, class_="cards") if cards else None
+
+
+def attention(artifact: Mapping[str, Any]) -> Markup | None:
+    """Where in the image each word looks.
+
+    Args:
+      artifact: `examples`: a list of `{'image': base64, 'tokens': n words, 'weights': [n, h, w]}`,
+        the attention of each word over the grid of image patches.
+
+    Raises:
+      ValueError: when there is not one map per token.
+    """
+    rows = []
+    for example in artifact["examples"]:
+        image = pictures.decode(example["image"])
+        tokens, weights = example["tokens"], np.asarray(example["weights"], np.float32)
+        if weights.ndim != 3 or len(weights) != len(tokens):
+            raise ValueError(f"weights of shape {weights.shape} for {len(tokens)} tokens, expected [n, h, w]")
+        maps = [_looked_at(image, token, w) for token, w in zip(tokens, weights, strict=True)]
+        original = element("span", pictures.picture(image, alt="the image", side=112), class_="pair")
+        rows.append(element("div", original, *maps, class_="pairs wide"))
+    note = "Each word's attention over the image, brightest where it is largest; scaled for each word."
+    return join((element("p", note, class_="note"), *rows)) if rows else None
+
+
+def _looked_at(image: Image.Image, token: str, weights: np.ndarray) -> Markup:
+    largest = f"largest weight {number(float(weights.max()))}"
+    shown = pictures.picture(pictures.heat(image, weights, side=224), alt=f"attention of {token}", side=112)
+    return element("span", shown, element("b", cut(token, 24)), class_="pair", title=largest)
