@@ -36,7 +36,10 @@ _SHELL_VERBS = {  # done by launch.sh itself
 
 def usage() -> str:
     """The text of `help`."""
-    lines = ["usage: ./launch.sh VERB [--config=FILE[:args]] [--config.any.key=value] [--workdir=DIR] ...", ""]
+    lines = [
+        "usage: ./launch.sh VERB [--config=FILE[:args]] [--config.any.key=value] [--workdir=DIR] ...",
+        "",
+    ]
     listed = {name: text for name, (_, text) in VERBS.items()} | _SHELL_VERBS
     lines += [f"  {name:<9} {text}" for name, text in listed.items()]
     lines += [
@@ -62,7 +65,9 @@ def dispatch(argv: Sequence[str]) -> int:
     name = argv[0]
     if name not in VERBS:
         known = [*VERBS, *_SHELL_VERBS, "help"]
-        raise ConfigError(f"'{name}' is not a verb{components.suggestion(name, known)}; verbs: {', '.join(known)}")
+        raise ConfigError(
+            f"'{name}' is not a verb{components.suggestion(name, known)}; verbs: {', '.join(known)}"
+        )
     rest, overrides = config.split_overrides(argv[1:])
     module_name, text = VERBS[name]
     module = importlib.import_module(module_name)

@@ -6,7 +6,8 @@ the dataclass are its schema: they check a config, give defaults, and say how th
 command-line override is read. There is no second list of keys anywhere.
 
 Annotations understood in a field that a config may set: `bool`, `int`, `float`, `str`,
-`Literal[...]`, `Optional[T]`, `list[T]`, `dict[str, T]`, a dataclass (a plain section), and
+`Literal[...]`, `Optional[T]`, `list[T]` (`Sequence[T]` in a Linen module, which turns lists into
+tuples), `dict[str, T]`, a dataclass (a plain section), and
 `component("room")` (a nested component). A field with any other annotation (a dtype, an array, a
 callable) is not part of the config: code sets it.
 """
@@ -20,7 +21,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Union
 
 from absl import logging
@@ -41,6 +42,9 @@ ROOMS = {
     "schedules": "mmjax.training.schedules:SCHEDULES",
     "evaluators": "mmjax.evaluation:EVALUATORS",
 }
+
+# The origins of `list[T]` and `Sequence[T]`.
+_LISTS = (list, Sequence)
 
 # Linen adds these two fields to every module.
 _LINEN_FIELDS = ("parent", "name")
@@ -90,6 +94,8 @@ def fields(cls: type) -> dict[str, tuple[Any, Any]]:
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
+        if isinstance(default, tuple):  # how a Linen module writes the default of a list
+            default = list(default)
         found[field.name] = (hints[field.name], default)
     return found
 
@@ -115,7 +121,7 @@ def normalise(value: Any, hint: Any, path: str) -> Any:
         if value is None or (isinstance(value, Text) and value.lower() in ("none", "null")):
             return None
         return normalise(value, inner, path)
-    if origin is list:
+    if origin in _LISTS:
         return _normalise_list(value, arguments[0], path)
     if origin is dict:
         given = _mapping(value, path)
@@ -147,7 +153,7 @@ def _build_value(value, hint, extra):
         return build(arguments[1].name, value, **extra)
     if origin in (Union, types.UnionType):
         return _build_value(value, next(a for a in arguments if a is not type(None)), extra)
-    if origin is list:
+    if origin in _LISTS:
         return [_build_value(item, arguments[0], extra) for item in value]
     if origin is dict:
         return {key: _build_value(item, arguments[1], extra) for key, item in value.items()}
@@ -175,7 +181,7 @@ def _settable(hint) -> bool:
     if origin in (Union, types.UnionType):
         inner = [a for a in arguments if a is not type(None)]
         return len(inner) == 1 and len(arguments) == 2 and _settable(inner[0])
-    if origin is list:
+    if origin in _LISTS:
         return _settable(arguments[0])
     if origin is dict:
         return arguments[0] is str and _settable(arguments[1])
@@ -294,7 +300,7 @@ def _describe(hint) -> str:
         return "one of: " + ", ".join(str(a) for a in arguments)
     if origin in (Union, types.UnionType):
         return f"{_describe(next(a for a in arguments if a is not type(None)))}, or none"
-    if origin is list:
+    if origin in _LISTS:
         return f"a list of {_describe(arguments[0])}"
     if origin is dict or dataclasses.is_dataclass(hint):
         return "a mapping"
