@@ -1,0 +1,1 @@
+"""mmjax: multimodal models in JAX and Flax, from one config."""
