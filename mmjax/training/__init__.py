@@ -1,0 +1,1 @@
+"""State, optimizer, the train step, checkpoints, the loop."""

@@ -1,0 +1,153 @@
+"""Loss and gradient of a whole batch, in one piece or by microbatches.
+
+Accumulation caches gradients at the model's outputs (GradCache, Gao et al. 2021, arXiv:2101.06983,
+section 3.2), so that objectives see the whole batch, with all its negatives, while the activations
+of one microbatch at a time are kept:
+
+1. forward every microbatch, keeping only the outputs that objectives read;
+2. the loss of the joined outputs, and its gradient with respect to them;
+3. forward every microbatch again, with the same random keys, and pull its part of that gradient
+   back to the parameters.
+
+The result is that of the whole batch at once, up to rounding, for a model whose examples do not
+interact. Batch statistics (BatchNorm) are those of each microbatch, updated one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from mmjax import objectives as objectives_lib
+from mmjax.errors import ConfigError
+from mmjax.parallel.mesh import BATCH_AXES
+from mmjax.types import Batch, Outputs
+
+
+class LossAndGradients(NamedTuple):
+    """What one batch gives.
+
+    Attributes:
+      loss: float32 [].
+      metrics: name -> (sum, count).
+      outputs: the outputs that objectives read.
+      gradients: of the loss, a tree like the parameters.
+      model_state: the model's other collections after this batch.
+    """
+
+    loss: jax.Array
+    metrics: objectives_lib.Metrics
+    outputs: Outputs
+    gradients: Any
+    model_state: Any
+
+
+# (params, model_state, batch, key) -> LossAndGradients
+GradientFunction = Callable[[Any, Any, Batch, jax.Array], LossAndGradients]
+
+
+def make_gradient_function(
+    model: nn.Module,
+    objectives: Mapping[str, objectives_lib.Objective],
+    param_shardings: Any,
+    *,
+    accumulate_steps: int = 1,
+    trainable: Any = None,
+) -> GradientFunction:
+    """See the module docstring.
+
+    Args:
+      model: called as `model.apply(variables, batch, train=True)`, returns `Outputs`.
+      objectives: by name.
+      param_shardings: where gradients live, a tree like the parameters.
+      accumulate_steps: microbatches; 1 takes the batch in one piece.
+      trainable: tree of bools like the parameters; the gradient of the others is zero, and nothing
+        is computed for it. None trains all.
+    """
+    reads = sorted({name for objective in objectives.values() for name in objective.reads()})
+    mesh = jax.tree.leaves(param_shardings)[0].mesh
+    microbatch_sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+
+    def forward(params, model_state, batch, key):
+        if trainable is not None:
+            stop = lambda p, moves: p if moves else jax.lax.stop_gradient(p)  # noqa: E731
+            params = jax.tree.map(stop, params, trainable)
+        outputs, new_state = model.apply(
+            {"params": params, **model_state},
+            batch,
+            train=True,
+            rngs={"dropout": key},
+            mutable=list(model_state),
+        )
+        objectives_lib.check(objectives, outputs, batch)
+        return {name: outputs[name] for name in reads}, new_state
+
+    def whole(params, model_state, batch, key):
+        def compute(params):
+            outputs, new_state = forward(params, model_state, batch, key)
+            loss, metrics = objectives_lib.total_loss(objectives, outputs, batch)
+            return loss, (metrics, outputs, new_state)
+
+        (loss, (metrics, outputs, new_state)), gradients = jax.value_and_grad(compute, has_aux=True)(params)
+        return LossAndGradients(loss, metrics, outputs, gradients, new_state)
+
+    def cached(params, model_state, batch, key):
+        microbatches = {name: split(x, name) for name, x in batch.items()}
+        keys = jax.random.split(key, accumulate_steps)
+
+        def first(state, item):
+            outputs, state = forward(params, state, *item)
+            return state, outputs
+
+        new_state, pieces = jax.lax.scan(first, model_state, (microbatches, keys))
+        outputs = {name: join(x, name) for name, x in pieces.items()}
+        differentiable = {name: x for name, x in outputs.items() if jnp.issubdtype(x.dtype, jnp.inexact)}
+
+        def compute(differentiable):
+            return objectives_lib.total_loss(objectives, outputs | differentiable, batch)
+
+        (loss, metrics), cotangents = jax.value_and_grad(compute, has_aux=True)(differentiable)
+        cotangents = {name: split_cotangent(x) for name, x in cotangents.items()}
+
+        def second(carry, item):
+            gradients, state = carry
+            *item, cotangent = item
+
+            def again(params):
+                outputs, new_state = forward(params, state, *item)
+                return {name: outputs[name] for name in cotangent}, new_state
+
+            _, pull_back, state = jax.vjp(again, params, has_aux=True)
+            return (jax.tree.map(jnp.add, gradients, pull_back(cotangent)[0]), state), None
+
+        zeros = jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), param_shardings)
+        (gradients, _), _ = jax.lax.scan(second, (zeros, model_state), (microbatches, keys, cotangents))
+        return LossAndGradients(loss, metrics, outputs, gradients, new_state)
+
+    # Microbatch i takes rows i, i + n, i + 2n, ...: every device then cuts its own rows, and no row
+    # moves between devices.
+    def split(x, name):
+        if x.shape[0] % accumulate_steps:
+            raise ConfigError(
+                f"optimizer.accumulate_steps: got {accumulate_steps}, expected a divisor of the {x.shape[0]} "
+                f"rows of '{name}'"
+            )
+        pieces = x.reshape(x.shape[0] // accumulate_steps, accumulate_steps, *x.shape[1:]).swapaxes(0, 1)
+        return jax.lax.with_sharding_constraint(pieces, microbatch_sharding)
+
+    def join(pieces, name):
+        if pieces.ndim == 1:  # a scalar, such as a learned temperature: the same in every microbatch
+            return pieces.mean(0)
+        return pieces.swapaxes(0, 1).reshape(-1, *pieces.shape[2:])
+
+    def split_cotangent(x):
+        if x.ndim == 0:  # of the mean
+            return jnp.full(accumulate_steps, x / accumulate_steps)
+        return split(x, "outputs")
+
+    return whole if accumulate_steps == 1 else cached

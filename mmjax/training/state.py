@@ -1,0 +1,193 @@
+"""The training state: everything a step reads and writes, besides the data."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from mmjax.errors import ConfigError
+from mmjax.parallel import placement
+from mmjax.parallel.placement import named_leaves, path_name
+
+
+@flax.struct.dataclass
+class TrainState:
+    """A pytree that is saved whole.
+
+    Attributes:
+      step: int32 [], updates made.
+      params: tree of float32 parameters.
+      model_state: the model's other collections (BatchNorm statistics), by collection.
+      opt_state: of the optimizer.
+      ema: exponential moving average of `params`, or None.
+      key: uint32 [2], data of the random key that every step folds its own from.
+    """
+
+    step: jax.Array
+    params: Any
+    model_state: Any
+    opt_state: optax.OptState
+    ema: Any
+    key: jax.Array
+
+    @property
+    def eval_params(self) -> Any:
+        """What is evaluated: the moving average where there is one."""
+        return self.params if self.ema is None else self.ema
+
+
+def abstract_params(model: nn.Module, batch: Mapping[str, Any]) -> Any:
+    """Shapes of the parameters, without making them.
+
+    Args:
+      model: `model.init(rngs, batch, train=False)` gives its variables.
+      batch: arrays or `jax.ShapeDtypeStruct`s, with any number of rows.
+    """
+    return jax.eval_shape(functools.partial(_init_variables, model, batch), jax.random.key(0))[0]
+
+
+def abstract_state(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    *,
+    ema: bool = False,
+    fsdp_min_size: int = placement.FSDP_MIN_SIZE,
+) -> TrainState:
+    """Shape, dtype and sharding of every array of the state, without making any.
+
+    Args:
+      model, batch: see `abstract_params`.
+      tx: the optimizer.
+      mesh: where the state will live.
+      ema: whether it holds a moving average.
+      fsdp_min_size: see `mmjax.parallel.placement.param_shardings`.
+
+    Returns:
+      A `TrainState` of `jax.ShapeDtypeStruct`s.
+    """
+    shapes = jax.eval_shape(functools.partial(_init_state, model, batch, tx, ema), jax.random.key(0))
+    shardings = placement.state_shardings(shapes, shapes.params, mesh, min_size=fsdp_min_size)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
+def shardings_of(abstract: Any) -> Any:
+    """The shardings of a tree of `jax.ShapeDtypeStruct`s (or arrays)."""
+    return jax.tree.map(lambda leaf: leaf.sharding, abstract)
+
+
+def create_state(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    tx: optax.GradientTransformation,
+    abstract: TrainState,
+    *,
+    seed: int,
+) -> TrainState:
+    """A fresh state, made where `abstract` says it lives: no device ever holds all of it.
+
+    The numbers depend on the seed alone, not on the mesh.
+    """
+    init = functools.partial(_init_state, model, batch, tx, abstract.ema is not None)
+    return jax.jit(init, out_shardings=shardings_of(abstract))(jax.random.key(seed))
+
+
+def replace_params(state: TrainState, params: Any) -> TrainState:
+    """The state with other parameters, from which its moving average starts too.
+
+    Args:
+      state: a fresh one.
+      params: a tree like `state.params`, of arrays on the host (say).
+    """
+    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, placed)
+    return state.replace(params=placed, ema=ema)
+
+
+class MergeReport(NamedTuple):
+    """Paths of parameters: taken from the source, left as they were, and in the source but not used."""
+
+    taken: list[str]
+    fresh: list[str]
+    unused: list[str]
+
+
+def merge_params(
+    target: Any, source: Any, include: Sequence[str] = (".*",), exclude: Sequence[str] = ()
+) -> tuple[Any, MergeReport]:
+    """Parameters of `target`, with those of `source` that have the same path.
+
+    Args:
+      target: fresh parameters.
+      source: parameters of another run, numpy arrays.
+      include, exclude: regular expressions of whole paths; what is not included, and what is
+        excluded, stays as it is in `target`.
+
+    Returns:
+      (a tree like `target`, what came from where).
+
+    Raises:
+      ConfigError: on another shape under the same path, or where nothing is taken.
+    """
+    given = dict(named_leaves(source))
+    taken, fresh = [], []
+
+    def merge(path, leaf):
+        name = path_name(path)
+        wanted = any(re.fullmatch(p, name) for p in include) and not any(
+            re.fullmatch(p, name) for p in exclude
+        )
+        if not wanted or name not in given:
+            fresh.append(name)
+            return leaf
+        if given[name].shape != leaf.shape:
+            raise ConfigError(
+                f"init: {name} is {given[name].shape} in the source and {leaf.shape} in this model; "
+                "change the model, or add the path to init.exclude"
+            )
+        taken.append(name)
+        return given[name].astype(leaf.dtype)
+
+    merged = jax.tree.map_with_path(merge, target)
+    if not taken:
+        raise ConfigError(
+            f"init: no parameter is taken; include {list(include)} and exclude {list(exclude)} leave none of "
+            f"those that both models have (the source has {', '.join(sorted(given)[:3])}, ...)"
+        )
+    return merged, MergeReport(taken, fresh, sorted(set(given) - set(taken)))
+
+
+def _init_variables(model, batch, key):
+    zeros = {name: jnp.zeros(value.shape, value.dtype) for name, value in batch.items()}
+    params_key, dropout_key = jax.random.split(key)
+    variables = dict(model.init({"params": params_key, "dropout": dropout_key}, zeros, train=False))
+    params = variables.pop("params")
+    variables.pop("intermediates", None)  # what modules sow is output, not state
+    return params, variables
+
+
+def _init_state(model, batch, tx, ema, key):
+    init_key, train_key = jax.random.split(key)
+    params, model_state = _init_variables(model, batch, init_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        model_state=model_state,
+        opt_state=tx.init(params),
+        ema=jax.tree.map(jnp.copy, params) if ema else None,
+        key=jax.random.key_data(train_key),
+    )

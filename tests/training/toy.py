@@ -1,0 +1,170 @@
+"""A small two-stream model and objectives that read it, with the interfaces of the real ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax.objectives import Objective
+from mmjax.parallel.mesh import make_mesh
+from mmjax.training.optimizer import make_optimizer, trainable
+from mmjax.training.state import abstract_params, abstract_state, create_state, shardings_of
+from mmjax.training.step import make_train_step
+
+WIDTH = 16
+BATCH = 16
+
+
+class Block(nn.Module):
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+    @nn.compact
+    def __call__(self, x, train):
+        y = nn.LayerNorm(name="norm")(x)
+        y = nn.gelu(nn.Dense(4 * WIDTH, name="up")(y))
+        y = nn.with_logical_constraint(y, ("batch", "mlp"))
+        if self.batch_norm:
+            y = nn.BatchNorm(use_running_average=not train, name="batch_norm")(y)
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        return x + nn.Dense(WIDTH, name="down")(y)
+
+
+class Encoder(nn.Module):
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+    def setup(self):
+        self.patch = nn.Dense(WIDTH)
+        self.position_embedding = self.param("position", nn.initializers.normal(0.02), (1, WIDTH))
+        self.blocks = [Block(self.dropout, self.batch_norm) for _ in range(2)]
+        self.norm = nn.LayerNorm()
+
+    def __call__(self, x, train):
+        x = self.patch(x) + self.position_embedding
+        for block in self.blocks:
+            x = block(x, train)
+        return self.norm(x)
+
+
+class Model(nn.Module):
+    dropout: float = 0.0
+    batch_norm: bool = False
+
+    def setup(self):
+        self.image_encoder = Encoder(self.dropout, self.batch_norm)
+        self.text_encoder = Encoder(self.dropout, self.batch_norm)
+        self.label_head = nn.Dense(4)
+        self.log_scale = self.param("log_scale", nn.initializers.constant(1.0), ())
+
+    def __call__(self, batch, *, train=False):
+        outputs = {"scale": jnp.exp(self.log_scale)}
+        for stream, encoder in (("image", self.image_encoder), ("text", self.text_encoder)):
+            pooled = encoder(batch[stream], train)
+            outputs[f"{stream}/pooled"] = pooled
+            outputs[f"{stream}/mask"] = jnp.isfinite(pooled)
+            outputs[f"{stream}_embedding"] = pooled / jnp.linalg.norm(pooled, axis=-1, keepdims=True)
+        outputs["label"] = self.label_head(outputs["image/pooled"])
+        return outputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Contrastive(Objective):
+    batchwise: ClassVar[bool] = True
+
+    def reads(self):
+        return ("image_embedding", "text_embedding", "scale", "image/mask")
+
+    def targets(self):
+        return ("example_mask",)
+
+    def __call__(self, outputs, batch):
+        valid = batch["example_mask"]
+        logits = outputs["scale"] * outputs["image_embedding"] @ outputs["text_embedding"].T
+        logits = jnp.where(valid[None, :], logits, -1e9)
+        losses = -jnp.diagonal(jax.nn.log_softmax(logits)) * valid
+        correct = (logits.argmax(1) == jnp.arange(len(valid))) & valid
+        count = valid.sum(dtype=jnp.float32)
+        return losses.sum() / count, {"accuracy": (correct.sum(dtype=jnp.float32), count)}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Classification(Objective):
+    def reads(self):
+        return ("label",)
+
+    def targets(self):
+        return ("label", "example_mask")
+
+    def __call__(self, outputs, batch):
+        valid = batch["example_mask"]
+        losses = -jax.nn.log_softmax(outputs["label"])[jnp.arange(len(valid)), batch["label"]] * valid
+        return losses.sum() / valid.sum(dtype=jnp.float32), {}
+
+
+OBJECTIVES = {"contrastive": Contrastive(), "classification": Classification(weight=0.5)}
+
+
+def make_batch(seed=0, size=BATCH):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.normal(size=(size, 8)).astype(np.float32),
+        "text": rng.normal(size=(size, 12)).astype(np.float32),
+        "label": rng.integers(0, 4, size).astype(np.int32),
+        "example_mask": np.arange(size) != 3,
+    }
+
+
+OPTIMIZER = {
+    "method": {"type": "adamw", "weight_decay": 0.1},
+    "clip_norm": 1.0,
+    "frozen": [],
+    "multipliers": [],
+    "layer_decay": 1.0,
+}
+
+
+def schedule(step):
+    return 0.01 / (1.0 + step)
+
+
+@dataclasses.dataclass
+class Setup:
+    """Everything between a model and its first step, on a mesh."""
+
+    model: nn.Module
+    mesh: jax.sharding.Mesh
+    abstract: object
+    tx: object
+    state: object
+    step: object
+
+
+def set_up(mesh=None, model=None, optimizer=None, *, ema=0.0, seed=0, **step_settings):
+    """`mesh`: sizes of the axes, or None for one device."""
+    sizes = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1} | (mesh or {})
+    devices = jax.devices()[: int(np.prod(list(sizes.values())))]
+    mesh = make_mesh(sizes, devices)
+    model = model or Model()
+    section = OPTIMIZER | (optimizer or {})
+    params = abstract_params(model, make_batch())
+    tx = make_optimizer(section, params, schedule)
+    abstract = abstract_state(model, make_batch(), tx, mesh, ema=ema > 0, fsdp_min_size=64)
+    state = create_state(model, make_batch(), tx, abstract, seed=seed)
+    step = make_train_step(
+        model,
+        step_settings.pop("objectives", OBJECTIVES),
+        tx,
+        mesh=mesh,
+        shardings=shardings_of(abstract),
+        learning_rate=schedule,
+        ema=ema,
+        trainable=trainable(section, params),
+        **step_settings,
+    )
+    return Setup(model, mesh, abstract, tx, state, step)
