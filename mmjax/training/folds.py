@@ -1,0 +1,59 @@
+"""K-fold cross-validation of a config: K runs, each evaluated on the part it did not see."""
+
+from __future__ import annotations
+
+import copy
+import pathlib
+
+import numpy as np
+from absl import logging
+from ml_collections import ConfigDict
+
+from mmjax import components
+from mmjax import config as config_lib
+from mmjax import schema
+from mmjax.errors import ConfigError
+from mmjax.training import workdir as workdir_lib
+from mmjax.training.loop import train
+
+
+def cross_validate(
+    config: ConfigDict, workdir: pathlib.Path, folds: int, group: str = ""
+) -> dict[str, dict[str, float]]:
+    """Trains `folds` runs in `workdir`/fold_0, ... and writes `folds.json`.
+
+    The training data is split; every data set under `data.eval` becomes the held-out part, with its
+    own transforms and dropped streams. Runs that are finished are not trained again.
+
+    Args:
+      config: resolved.
+      workdir: holds one run per fold.
+      folds: K, 2 or more.
+      group: feature whose equal values stay in one fold; empty splits by example.
+
+    Returns:
+      Metric -> {'mean', 'std' (of the sample), 'folds'} over the folds that have it.
+    """
+    if folds < 2:
+        raise ConfigError(f"--folds={folds}: expected 2 or more")
+    results = []
+    for fold in range(folds):
+        logging.info("fold %d of %d", fold + 1, folds)
+        results.append(train(fold_config(config, folds, fold, group), workdir / f"fold_{fold}")["metrics"])
+    summary = {}
+    for name in sorted(set().union(*results)):
+        values = [metrics[name] for metrics in results if name in metrics]
+        std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+        summary[name] = {"mean": float(np.mean(values)), "std": std, "folds": len(values)}
+    workdir_lib.write_json(workdir / "folds.json", {"folds": folds, "group": group, "metrics": summary})
+    return summary
+
+
+def fold_config(config: ConfigDict, folds: int, fold: int, group: str) -> ConfigDict:
+    """The config of one fold."""
+    plain = copy.deepcopy(config_lib.to_dict(config))
+    part = {"type": "fold", "dataset": plain["data"]["train"], "folds": folds, "fold": fold, "group": group}
+    plain["data"]["train"] = {**part, "held_out": False}
+    for section in plain["data"]["eval"].values():
+        section["dataset"] = {**part, "held_out": True}
+    return config_lib.check(components.normalise(plain, schema.Config, ""))

@@ -1,0 +1,151 @@
+"""Everything that follows from a config and its data, before any state exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mmjax import components
+from mmjax import config as config_lib
+from mmjax.data import loading
+from mmjax.data.pipeline import TrainPipeline
+from mmjax.model import Model, build_model, fill_from_data, output_shapes
+from mmjax.objectives import Objective
+from mmjax.objectives import check as check_objectives
+from mmjax.parallel.mesh import check_batch_size, make_mesh
+from mmjax.training.optimizer import make_optimizer, trainable
+from mmjax.training.schedules import ToSteps, to_steps
+from mmjax.training.state import TrainState, abstract_params, abstract_state, shardings_of
+from mmjax.training.step import make_train_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """What a run is made of.
+
+    Attributes:
+      config: resolved, with the sizes that the data gives filled in.
+      data: the open sources and tokenizers.
+      mesh: the devices.
+      pipeline: batches of the training data.
+      model, objectives: built from the config.
+      tx, learning_rate: the optimizer and its schedule.
+      abstract: shape, dtype and sharding of the training state.
+      total_steps: length of the run.
+      to_steps: reads a duration (`every_*`, `warmup_*`) of a section as steps.
+    """
+
+    config: ConfigDict
+    data: loading.LoadedData
+    mesh: Mesh
+    pipeline: TrainPipeline
+    model: Model
+    objectives: dict[str, Objective]
+    tx: optax.GradientTransformation
+    learning_rate: optax.Schedule
+    abstract: TrainState
+    total_steps: int
+    to_steps: ToSteps
+
+    @property
+    def batch(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes of the whole batch, over all processes."""
+        return _batch_shapes(self.pipeline.spec(), self.config.batch_size)
+
+    def make_train_step(self):
+        """The jitted train step, see `mmjax.training.step`."""
+        optimizer = self.config.optimizer
+        transforms = [components.build("batch_transforms", t) for t in self.config.data.batch_transforms]
+        return make_train_step(
+            self.model,
+            self.objectives,
+            self.tx,
+            mesh=self.mesh,
+            shardings=shardings_of(self.abstract),
+            learning_rate=self.learning_rate,
+            accumulate_steps=optimizer.accumulate_steps,
+            batch_transforms=transforms,
+            ema=optimizer.ema,
+            trainable=trainable(config_lib.to_dict(optimizer), self.abstract.params),
+        )
+
+
+def load_data(config: ConfigDict, workdir: pathlib.Path | None) -> loading.LoadedData:
+    """Prepares and opens the data; tokenizers are those of the run where it has them."""
+    loading.prepare(config.data)
+    saved = loading.load_tokenizers(workdir / "tokenizers") if workdir else {}
+    return loading.load(config.data, saved or None)
+
+
+def fill_sizes(config: ConfigDict, data: loading.LoadedData) -> ConfigDict:
+    """The config with every size left at 0 taken from the data, see `fill_from_data`."""
+    vocab_sizes = {}
+    for stream, section in config.data.streams.items():
+        for transform in section.eval:
+            if "tokenizer" in transform:
+                vocab_sizes[stream] = data.tokenizers[transform["tokenizer"]].vocab_size
+    class_counts = {label: len(names) for label, names in data.class_names.items()}
+    return ConfigDict(fill_from_data(config_lib.to_dict(config), vocab_sizes, class_counts))
+
+
+def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:
+    """Builds all parts and checks that they fit each other; nothing is computed or written yet.
+
+    Args:
+      config: after `fill_sizes`.
+      data: from `load_data`.
+
+    Raises:
+      ConfigError: naming the first key that does not fit.
+    """
+    plain = config_lib.to_dict(config)
+    mesh = make_mesh(plain["mesh"])
+    check_batch_size(config.batch_size, mesh, config.optimizer.accumulate_steps)
+    pipeline = TrainPipeline(
+        data.train,
+        plain["data"],
+        batch_size=config.batch_size,
+        seed=config.seed,
+        tokenizers=data.tokenizers,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    spec = pipeline.spec()
+    model = build_model(plain, spec)
+    objectives = {name: components.build("objectives", s) for name, s in plain["objectives"].items()}
+    batch = _batch_shapes(spec, config.batch_size)
+    check_objectives(objectives, output_shapes(model, spec), batch)
+
+    durations = functools.partial(
+        to_steps, batch_size=config.batch_size, train_examples=pipeline.examples_per_epoch
+    )
+    total_steps = durations(plain, "total")
+    durations = functools.partial(durations, total_steps=total_steps)
+    learning_rate = components.build("schedules", plain["optimizer"]["schedule"]).make(total_steps, durations)
+    tx = make_optimizer(plain["optimizer"], abstract_params(model, batch), learning_rate)
+    abstract = abstract_state(model, batch, tx, mesh, ema=config.optimizer.ema > 0)
+    return Setup(
+        config=config,
+        data=data,
+        mesh=mesh,
+        pipeline=pipeline,
+        model=model,
+        objectives=objectives,
+        tx=tx,
+        learning_rate=learning_rate,
+        abstract=abstract,
+        total_steps=total_steps,
+        to_steps=durations,
+    )
+
+
+def _batch_shapes(spec: Mapping[str, Any], batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
+    return {name: jax.ShapeDtypeStruct((batch_size, *shape), dtype) for name, (shape, dtype) in spec.items()}

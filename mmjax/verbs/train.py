@@ -1,0 +1,74 @@
+"""train: a config, from data to the run's report."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from collections.abc import Mapping
+
+from mmjax.verbs import common
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    common.add_config_flag(parser)
+    common.add_workdir_flag(parser, "the run's directory; a run in it goes on (default: runs/<config>)")
+    parser.add_argument(
+        "--overfit-one-batch",
+        action="store_true",
+        help="train on one batch only, write nothing, and tell whether the model can learn",
+    )
+    parser.add_argument("--steps", type=int, default=100, help="steps of --overfit-one-batch (default: 100)")
+    parser.add_argument(
+        "--folds", type=int, default=0, metavar="K", help="K-fold cross-validation of the training data"
+    )
+    parser.add_argument(
+        "--fold-group",
+        default="",
+        metavar="FEATURE",
+        help="keep examples that share this feature of the data in one fold",
+    )
+
+
+def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
+    config = common.resolve(flags, overrides)
+    if flags.overfit_one_batch:
+        return _overfit(config, flags.steps)
+    workdir = pathlib.Path(flags.workdir) if flags.workdir else common.default_workdir(flags.config)
+    if flags.folds:
+        from mmjax.training.folds import cross_validate
+
+        _print_folds(cross_validate(config, workdir, flags.folds, flags.fold_group))
+        return 0
+
+    from mmjax.reports import write_report
+    from mmjax.training.loop import train
+
+    result = train(config, workdir)
+    print_metrics(result["metrics"])
+    print(f"{result['steps']} steps in {result['wall_seconds']:.0f} s; report: {write_report(workdir)}")
+    return 0
+
+
+def print_metrics(metrics: Mapping[str, float]) -> None:
+    """One metric per line."""
+    width = max(map(len, metrics), default=0)
+    for name, value in sorted(metrics.items()):
+        print(f"  {name:<{width}}  {value:.4f}")
+
+
+def _overfit(config, steps: int) -> int:
+    from mmjax.training.overfit import overfit_one_batch
+
+    def show(step, values):
+        parts = "  ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
+        print(f"step {step:>5}  {parts}", flush=True)
+
+    first, last = overfit_one_batch(config, steps, show)
+    print(f"one batch, {steps} steps: loss {first:.4g} -> {last:.4g}")
+    return 0 if last < first else 4
+
+
+def _print_folds(summary: Mapping[str, Mapping[str, float]]) -> None:
+    width = max(map(len, summary), default=0)
+    for name, row in sorted(summary.items()):
+        print(f"  {name:<{width}}  {row['mean']:.4f} +- {row['std']:.4f} ({row['folds']:.0f} folds)")
