@@ -1,0 +1,111 @@
+"""The artifact behind a report's attention maps: where in an image the fusion looks for each word."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import numpy as np
+
+from mmjax.reports.pictures import from_array
+
+
+def attention_examples(
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    words: Sequence[Sequence[str | None]],
+    pixels: np.ndarray,
+    *,
+    text: str = "text",
+    image: str = "image",
+) -> dict[str, Any] | None:
+    """Applies the model to a few examples and reads the attention from text to image.
+
+    The weights are those of the last fusion layer that looks from `text` at `image`, averaged over
+    its heads.
+
+    Args:
+      model: an `mmjax.model.Model`.
+      variables: its variables.
+      batch: a few examples (`[B, ...]` each), with every stream of the model.
+      words: for each example one string per position of the text stream; None leaves the position
+        out (padding, special tokens). Shorter lists leave out the rest.
+      pixels: `[B, height, width, C]`, the images as they are to be shown, uint8 or in [0, 1].
+      text, image: names of the streams.
+
+    Returns:
+      The artifact (`kind` 'attention', see `mmjax.reports.gallery.attention`), of the examples that
+      have both streams; None when the fusion has no such attention, or its keys are no image grid.
+    """
+    weights = text_to_image_weights(model, variables, batch, text, image)
+    if weights is None:
+        return None
+    maps = on_grid(weights, pixels.shape[1:3])
+    if maps is None:
+        return None
+    present = np.asarray(batch[f"{text}_present"]) & np.asarray(batch[f"{image}_present"])
+    examples = []
+    for row in np.flatnonzero(present):
+        shown = [position for position, word in enumerate(words[row]) if word is not None]
+        if not shown:
+            continue
+        stored = io.BytesIO()
+        from_array(np.asarray(pixels[row])).save(stored, "PNG")
+        examples.append(
+            {
+                "image": base64.b64encode(stored.getvalue()).decode(),
+                "tokens": [words[row][position] for position in shown],
+                "weights": np.round(maps[row, shown].astype(np.float64), 5).tolist(),
+            }
+        )
+    return {"kind": "attention", "examples": examples} if examples else None
+
+
+def text_to_image_weights(
+    model: nn.Module, variables: Mapping[str, Any], batch: Mapping[str, Any], text: str, image: str
+) -> np.ndarray | None:
+    """`[B, L_text, L_image]`, averaged over heads; None when the fusion sows no such attention."""
+
+    @jax.jit
+    def sown(variables, batch):
+        _, state = model.apply(variables, batch, mutable=["intermediates"])
+        flat = flax.traverse_util.flatten_dict(dict(state.get("intermediates", {})))
+        ends = (f"{text}_to_{image}", "attention")
+        return {path[:-2]: value[0] for path, value in flat.items() if path[-2:] == ends}
+
+    # Modules are not traversed in a promised order, but layers are numbered.
+    layers = {_numbers(path): value for path, value in sown(variables, dict(batch)).items()}
+    if not layers:
+        return None
+    return np.asarray(layers[max(layers)], np.float32).mean(axis=1)
+
+
+def _numbers(path):
+    digits = ("".join(c for c in part if c.isdigit()) for part in path)
+    return tuple(int(d) for d in digits if d)
+
+
+def on_grid(weights: np.ndarray, size: tuple[int, int]) -> np.ndarray | None:
+    """`[B, L_text, L_image]` as maps `[B, L_text, h, w]` of the shape of an image.
+
+    Args:
+      weights: over the image's tokens, which are a grid row by row, perhaps after a class token.
+      size: height and width of the image.
+
+    Returns:
+      The maps; None when neither all tokens nor all but the first make a grid of this shape.
+    """
+    tokens = weights.shape[-1]
+    for skipped in (0, 1):
+        count = tokens - skipped
+        rows = round(math.sqrt(count * size[0] / size[1]))
+        if rows and count % rows == 0 and rows * size[1] == (count // rows) * size[0]:
+            return weights[..., skipped:].reshape(*weights.shape[:-1], rows, count // rows)
+    return None
