@@ -1,0 +1,1 @@
+"""Decoders: how features become data again."""

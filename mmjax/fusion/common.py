@@ -1,0 +1,86 @@
+"""What every fusion shares: the order of the streams, and what a missing one looks like.
+
+A fusion is a Linen module `(features: dict[str, Features], *, train) -> Features`. It takes any
+number of streams. Streams are taken in the sorted order of their names, whatever the order of the
+dictionary: JAX sorts dictionaries at every transformation, so no other order would survive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mmjax.errors import ConfigError
+from mmjax.types import Features
+
+
+def in_order(features: Mapping[str, Features]) -> dict[str, Features]:
+    """The streams sorted by name, with zeros wherever the mask is False.
+
+    Zeros rather than whatever stands there: a weight of zero does not silence a NaN.
+
+    Raises:
+      ConfigError: there is no stream at all.
+    """
+    if not features:
+        raise ConfigError("model.fusion: got no streams, expected at least one in model.streams")
+    return {name: silence(features[name]) for name in sorted(features)}
+
+
+def silence(features: Features) -> Features:
+    """`features` with zeros in tokens that are masked and in pooled vectors of absent examples."""
+    tokens = jnp.where(features.mask[:, :, None], features.tokens, 0)
+    pooled = jnp.where(features.present[:, None], features.pooled, 0)
+    return Features(tokens=tokens, mask=features.mask, pooled=pooled)
+
+
+def gather(tokens: Sequence[Float[Array, "B _ D"]], streams: Mapping[str, Features], pooled) -> Features:
+    """The entry 'fused': the streams' tokens one after another, and a vector per example.
+
+    Args:
+      tokens: `[B, L_i, D]` per stream, in the order of `streams`.
+      streams: what the fusion was given, for the masks.
+      pooled: `[B, D]`; rows in which every stream is missing are set to zero.
+    """
+    mask = jnp.concatenate([f.mask for f in streams.values()], axis=1)
+    joined = jnp.where(mask[:, :, None], jnp.concatenate(tokens, axis=1), 0)
+    return Features(tokens=joined, mask=mask, pooled=jnp.where(mask.any(1)[:, None], pooled, 0))
+
+
+def stream_tokens(features: Mapping[str, Features], stream: str) -> Float[Array, "B L D"]:
+    """The part of the fused tokens that came from `stream`.
+
+    Every fusion ends its tokens with those of the streams, in the sorted order of their names;
+    tokens of its own (a class token, bottlenecks) stand before them.
+
+    Args:
+      features: the entry 'fused' and the streams it was made of.
+      stream: which part, e.g. 'text'.
+
+    Returns:
+      `[B, L, D]` with the L of the stream.
+
+    Raises:
+      ConfigError: there is no such stream.
+    """
+    names = sorted(set(features) - {"fused"})
+    if stream not in names:
+        raise ConfigError(f"got stream '{stream}', expected one of: {', '.join(names)}")
+    fused, length = features["fused"].tokens, features[stream].tokens.shape[1]
+    after = sum(features[name].tokens.shape[1] for name in names if name > stream)
+    return jax.lax.slice_in_dim(fused, fused.shape[1] - after - length, fused.shape[1] - after, axis=1)
+
+
+def present(streams: Mapping[str, Features]) -> jax.Array:
+    """bool `[B, M]`: which stream each example has, in the order of `streams`."""
+    return jnp.stack([f.present for f in streams.values()], axis=1)
+
+
+def masked_mean(x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+    """The mean of the vectors whose mask is True, taken in float32; zeros where there is none."""
+    weights = mask[:, :, None].astype(jnp.float32)
+    total = (x.astype(jnp.float32) * weights).sum(axis=1)
+    return (total / jnp.maximum(weights.sum(axis=1), 1)).astype(x.dtype)

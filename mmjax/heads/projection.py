@@ -1,0 +1,48 @@
+"""Embeddings that are compared across streams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from mmjax.heads.hidden import HiddenLayers
+from mmjax.types import Features
+
+
+class Projection(nn.Module):
+    """Maps the pooled vector into the space where streams are compared.
+
+    Linear without bias, as in CLIP (Radford et al. 2021, arXiv 2103.00020, figure 3); with hidden
+    layers it is the projection head of SimCLR (Chen et al. 2020, arXiv 2002.05709, section 2.1).
+
+    Attributes:
+      reads: entry it reads.
+      width: D of the embedding.
+      hidden: widths of hidden layers.
+      normalise: divide by the length, so that a dot product is a cosine.
+      dtype: what it computes in; the embedding is float32.
+    """
+
+    reads: str = "fused"
+    width: int = 512
+    hidden: Sequence[int] = ()
+    normalise: bool = True
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self, features: dict[str, Features], *, train: bool = False
+    ) -> Float[Array, "B {self.width}"]:
+        """Embeddings; zeros where the example does not have the entry."""
+        entry = features[self.reads]
+        x = HiddenLayers(self.hidden, 0.0, self.dtype, name="hidden")(entry.pooled, train)
+        x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="embedding")(x).astype(jnp.float32)
+        if self.normalise:
+            # The floor keeps the gradient of a vector of zeros finite.
+            x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-12))
+        return jnp.where(entry.present[:, None], x, 0.0)
