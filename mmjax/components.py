@@ -88,8 +88,9 @@ def fields(cls: type) -> dict[str, tuple[Any, Any]]:
     """
     hints = typing.get_type_hints(cls, include_extras=True)
     found = {}
+    ignored = _LINEN_FIELDS if hasattr(cls, "apply") else ()  # only a Linen module has `apply`
     for field in dataclasses.fields(cls):
-        if not field.init or field.name in _LINEN_FIELDS or not _settable(hints[field.name]):
+        if not field.init or field.name in ignored or not _settable(hints[field.name]):
             continue
         default = field.default
         if field.default_factory is not dataclasses.MISSING:
