@@ -1,0 +1,81 @@
+"""Classification by the names of the classes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from mmjax.errors import ConfigError
+from mmjax.evaluation.classification import accuracy_scores, save_confusion_matrix
+from mmjax.evaluation.context import EvalContext
+from mmjax.evaluation.evaluator import Evaluator, present
+from mmjax.evaluation.frozen_features import labelled_features
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ZeroShot(Evaluator):
+    """`zero_shot/<label>/accuracy`, with its 95% bootstrap interval `accuracy_low`, `accuracy_high`.
+
+    Each class is the mean of the embeddings of its name in every template, each of length one, made
+    of length one again; an example belongs to the class of the largest dot product (Radford et al.
+    2021, arXiv:2103.00020, section 3.1.4).
+
+    Artifact: `confusion_matrix`.
+
+    Attributes:
+      embedding: output `[B, D]` of the examples, in the same space as the texts'.
+      text_embedding: output `[B, D]` of the texts.
+      label: batch entry, a class index `[B]`; examples with -1 do not count.
+      text_stream: stream that encodes the templates.
+      templates: texts with `{}` where the name of the class goes.
+      classes: names of the classes, in order; empty takes those of the data.
+      streams: only examples that have all of these count.
+    """
+
+    embedding: str
+    text_embedding: str
+    label: str
+    text_stream: str = "text"
+    templates: list[str] = dataclasses.field(default_factory=lambda: ["{}"])
+    classes: list[str] = dataclasses.field(default_factory=list)
+    streams: list[str] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        if not self.templates or not all("{}" in template for template in self.templates):
+            raise ConfigError(
+                f"zero_shot.templates: got {self.templates}, expected texts with {{}} for the class's name"
+            )
+
+    def needs(self) -> dict[str, set[str]]:
+        return {self.data: {self.embedding, self.label, *present(*self.streams)}}
+
+    def groups(self) -> tuple[str, ...]:
+        return (f"zero_shot/{self.label}",)
+
+    def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
+        embeddings, labels = labelled_features(context, self.data, self.embedding, self.label, self.streams)
+        names = self.classes or context.class_names(self.label)
+        if labels.max() >= len(names):
+            raise ConfigError(
+                f"zero_shot: '{self.label}' of '{self.data}' goes up to class {labels.max()}, but "
+                f"{len(names)} names are known; set classes"
+            )
+        prompts = [template.replace("{}", name) for name in names for template in self.templates]
+        encoded = context.encode_texts(self.text_stream, prompts, self.text_embedding)
+        if encoded.shape[1:] != embeddings.shape[1:]:
+            raise ConfigError(
+                f"zero_shot: '{self.embedding}' has {embeddings.shape[1]} numbers, '{self.text_embedding}' "
+                f"has {encoded.shape[1]}; expected the same space"
+            )
+        templates = _unit(encoded).reshape(len(names), len(self.templates), -1)
+        predictions = (embeddings @ _unit(templates.mean(axis=1)).T).argmax(axis=1)
+        (group,) = self.groups()
+        save_confusion_matrix(context, self.full_name(group), list(names), labels, predictions)
+        for name, value in accuracy_scores(predictions == labels).items():
+            yield f"{group}/{name}", value
+
+
+def _unit(vectors):
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
