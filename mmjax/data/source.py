@@ -15,9 +15,10 @@ hold no open file.
 from __future__ import annotations
 
 import bisect
+import copy
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,6 +50,26 @@ class Source:
     def read(self, index: int) -> Record:
         """The record at `index`, which is in range."""
         raise NotImplementedError
+
+    def select(self, features: Iterable[str]) -> Source:
+        """The same records with 'example_id' and, of the named features, those that they have.
+
+        A source that reads each feature by itself leaves the others out; the rest keep them.
+
+        Args:
+          features: dotted names, such as 'image' or 'names.de'.
+        """
+        return self
+
+    def column(self, path: str) -> list[Any]:
+        """The value of one feature in every record, `[len(self)]`, without reading the others.
+
+        Raises:
+          DataError: when the records have no such feature.
+        """
+        if len(self):
+            feature(self[0], path)  # a full record, whose features the message can name
+        return [feature(record, path) for record in self.select([path])]
 
     def verify(self) -> None:
         """Reads all prepared bytes and compares them with the digests made at preparation.
@@ -109,6 +130,11 @@ class SubsetSource(Source):
     def read(self, index: int) -> Record:
         return self.source[self.indices[index]]
 
+    def select(self, features: Iterable[str]) -> Source:
+        view = copy.copy(self)
+        view.source = self.source.select(features)
+        return view
+
     def verify(self) -> None:
         self.source.verify()
 
@@ -146,6 +172,14 @@ class MixtureSource(Source):
         part = bisect.bisect_right(self.offsets, index) - 1
         record = self.parts[part][index - self.offsets[part]]
         return {**dict.fromkeys(self._keys), **record, "example_id": index, "part": part}
+
+    def select(self, features: Iterable[str]) -> Source:
+        features = list(features)
+        heads = {"example_id", "part", *(name.split(".")[0] for name in features)}
+        view = copy.copy(self)
+        view.parts = [part.select(features) for part in self.parts]
+        view._keys = [key for key in self._keys if key in heads]
+        return view
 
     def verify(self) -> None:
         for part in self.parts:

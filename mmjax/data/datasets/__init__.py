@@ -1,0 +1,19 @@
+"""Data sets: each knows how to `prepare` itself once and how to `open` a split as a `Source`."""
+
+from __future__ import annotations
+
+from mmjax.data.datasets.av_digits import AvDigits
+from mmjax.data.datasets.fold import Fold
+from mmjax.data.datasets.manifest import Manifest
+from mmjax.data.datasets.mixture import Mixture
+from mmjax.data.datasets.openmoji import OpenMoji
+from mmjax.data.datasets.public import Tfds
+
+DATASETS = {
+    "av_digits": AvDigits,
+    "fold": Fold,
+    "manifest": Manifest,
+    "mixture": Mixture,
+    "openmoji": OpenMoji,
+    "tfds": Tfds,
+}

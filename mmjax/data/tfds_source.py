@@ -1,0 +1,222 @@
+"""Preparing TFDS data sets as ArrayRecord and reading them as a `Source`, without TensorFlow."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import pathlib
+import sys
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+from PIL import Image
+
+from mmjax.data import prepared
+from mmjax.data.source import Record, Source, digest
+from mmjax.errors import DataError, MmjaxError
+
+_TENSORFLOW_ADVICE = (
+    "; a builder that needs TensorFlow can be prepared where that is installed: "
+    "tfds build NAME --file_format=array_record --data_dir={place}"
+)
+
+
+def root(data_dir: pathlib.Path) -> pathlib.Path:
+    """Where TFDS data sets live under the data directory, in TFDS's own layout."""
+    return data_dir / "tfds"
+
+
+def prepare(make: Callable[[str], tfds.core.DatasetBuilder], data_dir: pathlib.Path) -> None:
+    """Prepares a TFDS data set as ArrayRecord and records its digests; nothing when that is done.
+
+    A data set that TFDS has already prepared in this place is taken as it is.
+
+    Args:
+      make: the builder for a TFDS `data_dir`.
+      data_dir: of mmjax.
+
+    Raises:
+      DataError: when the data set cannot be downloaded or generated, with the cause.
+    """
+    place = root(data_dir)
+    with one_line_errors("TFDS", place):
+        builder = make(str(place))
+        name, target = builder.info.full_name, pathlib.Path(builder.data_dir)
+    if prepared.is_published(target):
+        return
+    if target.exists():
+        with prepared.scratch(place):  # for its message when the place is not writable
+            prepared.write_digests(target)
+        return
+    logging.info("%s: preparing in %s", name, target)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    with prepared.scratch(place) as directory:
+        with one_line_errors(name, place), contextlib.redirect_stdout(io.StringIO()):  # TFDS prints
+            builder = make(str(directory))
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            downloads = str(place / "downloads")
+            builder.download_and_prepare(
+                download_dir=downloads, download_config=config, file_format="array_record"
+            )
+        prepared.publish(pathlib.Path(builder.data_dir), target)
+    for split, info in builder.info.splits.items():
+        logging.info("%s: %s has %d examples", name, split, info.num_examples)
+
+
+class TfdsSource(Source):
+    """A split of a prepared TFDS data set.
+
+    Images and videos stay encoded `bytes`; text becomes `str`; a class label becomes an `int`, or
+    None where TFDS has -1 for an unknown one; a sequence of class labels becomes a multi-hot
+    float32 `[N]`; other sequences become arrays, or lists of text. Where the data set has no
+    'example_id' feature, it is the position in the split.
+
+    Args:
+      directory: a prepared directory (it holds `dataset_info.json`).
+      split: in TFDS's syntax, such as 'train', 'train[:10%]' or 'train+validation'.
+
+    Raises:
+      DataError: when it is not prepared, damaged, has another file format, or no such split.
+    """
+
+    def __init__(self, directory: pathlib.Path, split: str):
+        self.directory = directory
+        digests = prepared.read_digests(directory, "/".join(directory.parts[-3:]))
+        with one_line_errors(str(directory), directory.parent):
+            builder = tfds.builder_from_directory(directory)
+        name = f"{builder.info.full_name}/{split}"
+        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+            raise DataError(
+                f"{name}: is prepared as '{builder.info.file_format.value}', expected 'array_record'; "
+                "prepare it with tfds build --file_format=array_record, or delete it and prepare again"
+            )
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        try:
+            self._raw = builder.as_data_source(split, deserialize_method=raw)
+        except (ValueError, KeyError) as error:
+            known = ", ".join(builder.info.splits)
+            raise DataError(f"{name}: no such split ({_line(error)}); it has: {known}") from None
+        self._features = builder.info.features
+        shards = {file: sha256 for file, sha256 in digests.items() if ".array_record" in file}
+        class_names = _class_names(self._features)
+        super().__init__(name, digest([builder.info.full_name, split, shards, class_names]), class_names)
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def read(self, index: int) -> Record:
+        try:
+            decoders = _skip_media(self._features)
+            example = self._features.deserialize_example_np(self._raw[index], decoders=decoders)
+        except Exception as error:
+            raise DataError(
+                f"{self.name}: record {index} cannot be read ({_line(error)}); delete {self.directory} "
+                "and prepare it again"
+            ) from error
+        record = {key: _plain(self._features[key], value) for key, value in example.items()}
+        record.setdefault("example_id", index)
+        return record
+
+    def select(self, features: Iterable[str]) -> Source:
+        view = copy.copy(self)
+        view._features = _subset(self._features, [name.split(".") for name in [*features, "example_id"]])
+        return view
+
+    def verify(self) -> None:
+        prepared.verify_digests(self.directory, self.name)
+
+
+def png(image: Image.Image) -> io.BytesIO:
+    """An image as a PNG file, for `tfds.features.Image`.
+
+    It is compressed by run lengths: near the default's size for flat drawings, and the same bytes on
+    every machine, since nothing depends on how a build of zlib searches for matches.
+    """
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_level=9, compress_type=3)
+    file.seek(0)
+    return file
+
+
+@contextlib.contextmanager
+def one_line_errors(what: str, place: pathlib.Path) -> Iterator[None]:
+    """Turns whatever TFDS or a builder raises into a `DataError` of one line with the cause.
+
+    Args:
+      what: was tried to prepare or read, for the message.
+      place: the TFDS data directory, for the advice in the message.
+    """
+    try:
+        yield
+    except (MmjaxError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        needs_tensorflow = "tensorflow" in _line(error).lower()
+        advice = _TENSORFLOW_ADVICE.format(place=place) if needs_tensorflow else ""
+        raise DataError(f"{what}: {type(error).__name__}: {_line(error)}{advice}") from error
+
+
+def _line(error: BaseException) -> str:
+    """An error's message on one line, cut where it gets long."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _subset(features: tfds.features.FeaturesDict, paths: list[list[str]]) -> tfds.features.FeaturesDict:
+    """The features at some paths, nested as they were; paths that do not exist are left out."""
+    chosen = {}
+    for head in dict.fromkeys(path[0] for path in paths):
+        if head not in features:
+            continue
+        inner, tails = features[head], [path[1:] for path in paths if path[0] == head]
+        nested = isinstance(inner, tfds.features.FeaturesDict) and all(tails)
+        chosen[head] = _subset(inner, tails) if nested else inner
+    return tfds.features.FeaturesDict(chosen)
+
+
+def _skip_media(features):
+    """Decoders that leave images and videos encoded."""
+    decoders = {}
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.FeaturesDict):
+            decoders[key] = _skip_media(feature)
+        elif isinstance(feature, tfds.features.Image | tfds.features.Video):
+            decoders[key] = tfds.decode.SkipDecoding()
+    return decoders
+
+
+def _class_names(features, prefix: str = "") -> dict[str, list[str]]:
+    found = {}
+    for key, feature in features.items():
+        if isinstance(feature, tfds.features.FeaturesDict):
+            found |= _class_names(feature, f"{prefix}{key}.")
+        elif (label := _label(feature)) is not None:
+            found[prefix + key] = list(label.names)
+    return found
+
+
+def _label(feature) -> tfds.features.ClassLabel | None:
+    if isinstance(feature, tfds.features.Sequence):
+        feature = feature.feature
+    return feature if isinstance(feature, tfds.features.ClassLabel) else None
+
+
+def _plain(feature, value):
+    """A decoded TFDS value as the plain data that a record holds."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return {key: _plain(feature[key], item) for key, item in value.items()}
+    if (label := _label(feature)) is not None:
+        if isinstance(feature, tfds.features.ClassLabel):
+            return int(value) if value >= 0 else None
+        return np.isin(np.arange(label.num_classes), value).astype(np.float32)
+    if isinstance(feature, tfds.features.Sequence):
+        if isinstance(feature.feature, tfds.features.Text):
+            return [item.decode() for item in value]
+        return value if isinstance(value, dict) else np.asarray(value)
+    if isinstance(feature, tfds.features.Text):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value
