@@ -16,11 +16,11 @@ _PAIRS = 10
 
 
 def confusion_matrix(artifact: Mapping[str, Any]) -> Markup | None:
-    """The heat map, the pairs confused most often, and precision, recall and F1 of each class.
+    """The heat map, the numbers of each class, and the pairs confused most often.
 
     Args:
-      artifact: `labels` (N names) and `matrix` (`[N, N]` counts; a row is a true class, a column a
-        predicted one).
+      artifact: `labels` (N names), `matrix` (`[N, N]` counts; a row is a true class, a column a
+        predicted one) and `classes`, as in `class_table`.
 
     Raises:
       ValueError: when `matrix` is not `[N, N]`.
@@ -33,12 +33,37 @@ def confusion_matrix(artifact: Mapping[str, Any]) -> Markup | None:
         )
     if matrix.sum() == 0:
         return None
-    return join(
-        (
-            _heat_map(labels, matrix) if len(labels) <= _DRAWN else None,
-            element("div", _classes(labels, matrix), _pairs(labels, matrix), class_="side"),
+    tables = element("div", class_table(artifact), _pairs(labels, matrix), class_="side")
+    return join((_heat_map(labels, matrix) if len(labels) <= _DRAWN else None, tables))
+
+
+def class_table(artifact: Mapping[str, Any]) -> Markup | None:
+    """The numbers of each class, worst first, with a bar for the F1.
+
+    Args:
+      artifact: `classes`: a list of `{'name', 'f1', ...}`; the other numbers are columns too. None
+        stands for what is not defined.
+    """
+    classes = artifact["classes"]
+    if not classes:
+        return None
+    columns = ["f1", *[key for key in classes[0] if key not in ("name", "f1")]]
+    rows = []
+    for entry in sorted(classes, key=lambda entry: entry["f1"] or 0.0):
+        bar = element(
+            "svg",
+            element("rect", width=100, height=8, class_="ground"),
+            element("rect", width=round(100 * (entry["f1"] or 0.0), 1), height=8, class_="right"),
+            viewBox="0 0 100 8",
+            width=100,
+            height=8,
+            aria_hidden="true",
         )
-    )
+        shown = ["" if entry.get(key) is None else number(entry[key]) for key in columns]
+        cells = [element("td", entry["name"]), element("td", bar), *[element("td", cell) for cell in shown]]
+        rows.append(element("tr", *cells))
+    names = ["class", "", *[{"f1": "F1", "auroc": "AUROC"}.get(c, c.replace("_", " ")) for c in columns]]
+    return _listing("Each class, worst first", [element("th", name) for name in names], rows)
 
 
 def _heat_map(labels, matrix):
@@ -107,30 +132,6 @@ def _pairs(labels, matrix):
         return None
     head = [element("th", name) for name in ("true", "predicted as", "times", "of the class")]
     return _listing("Most confused", head, rows)
-
-
-def _classes(labels, matrix):
-    found = np.diag(matrix)
-    predicted, true = matrix.sum(axis=0), matrix.sum(axis=1)
-    precision = found / np.maximum(predicted, 1)
-    recall = found / np.maximum(true, 1)
-    f1 = 2 * found / np.maximum(predicted + true, 1)
-    rows = []
-    for i in np.argsort(f1, kind="stable"):
-        bar = element(
-            "svg",
-            element("rect", width=100, height=8, class_="ground"),
-            element("rect", width=round(100 * f1[i], 1), height=8, class_="right"),
-            viewBox="0 0 100 8",
-            width=100,
-            height=8,
-            aria_hidden="true",
-        )
-        scores = [f"{f1[i]:.3f}", f"{precision[i]:.3f}", f"{recall[i]:.3f}", number(int(true[i]))]
-        cells = [element("td", labels[i]), element("td", bar), *[element("td", s) for s in scores]]
-        rows.append(element("tr", *cells))
-    head = [element("th", name) for name in ("class", "", "F1", "precision", "recall", "examples")]
-    return _listing("Each class, worst first", head, rows)
 
 
 def _listing(caption, head, rows):

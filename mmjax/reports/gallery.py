@@ -22,40 +22,41 @@ def retrieval(artifact: Mapping[str, Any], images: Images) -> Markup | None:
 
     Args:
       artifact: `data` (name of the data set) and `queries`: a list of `{'text', 'example_id',
-        'results': [{'example_id', 'score', 'correct', 'text'}]}`. An entry may bring its own base64
-        `image`; one without text and image is shown by the image of its example.
+        'rank', 'results': [{'example_id', 'score', 'correct', 'text'}]}`. An entry may bring its own
+        base64 `image`; one without text and image is shown by the image of its example. `correct` is
+        left out where nothing is known about it, and so is `rank`, that of the best right answer.
       images: where the other pictures come from.
     """
     data = str(artifact.get("data", ""))
     rows = []
     for query in artifact["queries"]:
         hits = [_hit(entry, data, images) for entry in query["results"]]
-        asked = query.get("text")
-        shown = element("q", cut(asked, 200)) if asked else _picture(query, data, images)
-        right = any(entry.get("correct") for entry in query["results"])
-        wanted = None
-        if asked and not right and query.get("example_id") is not None:
-            target = _picture(query, data, images)
-            wanted = element("div", element("span", "wanted", class_="tail"), target, class_="wanted")
-        rows.append(
-            element(
-                "div", element("div", shown, wanted, class_="query"), element("ol", *hits), class_="asked"
-            )
-        )
+        text = query.get("text")
+        asked = element("q", cut(text, 200)) if text else _picture(query, data, images)
+        asked = element("div", asked, _wanted(query, data, images), class_="query")
+        rows.append(element("div", asked, element("ol", *hits), class_="asked"))
     return element("div", *rows, class_="gallery") if rows else None
 
 
+def _wanted(query, data, images):
+    """The rank of the right answer where it is not shown, with its image where the query is a text."""
+    if any(entry.get("correct", True) for entry in query["results"]):
+        return None
+    rank = f" (rank {query['rank']})" if query.get("rank") else ""
+    image = _picture(query, data, images) if query.get("text") and "example_id" in query else None
+    return element("div", element("span", f"wanted{rank}", class_="tail"), image, class_="wanted")
+
+
 def _hit(entry, data, images):
-    correct = bool(entry.get("correct"))
     shown = element("span", cut(entry["text"], 80)) if entry.get("text") else _picture(entry, data, images)
     score = entry.get("score")
+    score = None if score is None else f"{score:.3f}"
+    correct = entry.get("correct")
+    if correct is None:
+        return element("li", shown, element("span", score, class_="tail"), class_="hit")
     mark = element("span", "✓" if correct else "✗", class_="mark", title="right" if correct else "wrong")
-    return element(
-        "li",
-        shown,
-        element("span", mark, " ", "" if score is None else f"{score:.3f}", class_="tail"),
-        class_="hit good" if correct else "hit bad",
-    )
+    kind = "hit good" if correct else "hit bad"
+    return element("li", shown, element("span", mark, " ", score, class_="tail"), class_=kind)
 
 
 def _picture(entry, data, images):

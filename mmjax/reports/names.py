@@ -49,7 +49,14 @@ def readable(text: str) -> str:
 def lower_is_better(tail: str) -> bool:
     """Whether the smaller of two values of this number is the better one."""
     words = tail.lower().replace("-", "_").split("_")
-    return any(word in _LOWER_IS_BETTER for word in words)
+    return "reciprocal" not in words and any(word in _LOWER_IS_BETTER for word in words)
+
+
+def bounds(tails: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """`{'accuracy': ('accuracy_low', 'accuracy_high')}` for the numbers that have both bounds beside them."""
+    known = set(tails)
+    found = {tail: (f"{tail}_low", f"{tail}_high") for tail in known}
+    return {tail: pair for tail, pair in found.items() if known.issuperset(pair)}
 
 
 def headlines(names: Iterable[str], best_metric: str | None, limit: int) -> list[str]:

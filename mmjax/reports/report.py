@@ -20,7 +20,8 @@ FILE_NAME = "report.html"
 # Kind of an artifact -> (title of its section, what draws one), in the order of the page.
 _SECTIONS = {
     "retrieval_gallery": "Retrieval",
-    "confusion_matrix": "Classes",
+    "confusion_matrix": "Confusions",
+    "classes": "Classes",
     "calibration": "Calibration",
     "reconstruction": "Reconstruction",
     "attention": "Attention",
@@ -87,7 +88,7 @@ def _artifacts(run, kind, images, notes):
             logging.warning("report: artifacts/%s.json cannot be shown: %s", name, reason)
             continue
         if shown is not None:
-            drawn.append(join((element("h3", readable(name)), shown)))
+            drawn.append(join((element("h3", readable(name.removesuffix(f"_{kind}"))), shown)))
     return summary.section(_SECTIONS[kind], *drawn)
 
 
@@ -96,6 +97,8 @@ def _draw(kind, artifact, images):
         return gallery.retrieval(artifact, images)
     if kind == "confusion_matrix":
         return classification.confusion_matrix(artifact)
+    if kind == "classes":
+        return classification.class_table(artifact)
     if kind == "calibration":
         return classification.calibration(artifact)
     if kind == "reconstruction":

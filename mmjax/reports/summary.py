@@ -107,20 +107,18 @@ def metric_tables(run: RunFiles) -> Markup | None:
 
 
 def _table(group, rows):
-    tails = list(dict.fromkeys(tail for row in rows.values() for tail in row))
+    bounds = names.bounds(rows.get("", {}))
+    hidden = {bound for pair in bounds.values() for bound in pair}
+    tails = [tail for tail in dict.fromkeys(t for row in rows.values() for t in row) if tail not in hidden]
     best = {}
     for tail in tails if len(rows) > 1 else ():
         pick = min if names.lower_is_better(tail) else max
         best[tail] = pick(row[tail] for row in rows.values() if tail in row)
     body = []
     for baseline in sorted(rows, key=bool):
+        row = rows[baseline]
         label = f"baseline: {names.readable(baseline)}" if baseline else "this run"
-        cells = []
-        for tail in tails:
-            value = rows[baseline].get(tail)
-            shown = "" if value is None else number(value)
-            is_best = value is not None and value == best.get(tail)
-            cells.append(element("td", element("b", shown) if is_best else shown))
+        cells = [_cell(row, tail, bounds.get(tail), best.get(tail)) for tail in tails]
         body.append(element("tr", element("th", label, scope="row"), *cells))
     head = element("tr", element("th", ""), *[element("th", t.replace("_", " "), scope="col") for t in tails])
     return element(
@@ -136,6 +134,17 @@ def _table(group, rows):
     )
 
 
+def _cell(row, tail, bounds, best):
+    if tail not in row:
+        return element("td")
+    shown = number(row[tail])
+    interval = None
+    if bounds and row.keys() >= set(bounds):
+        low, high = (number(row[bound]) for bound in bounds)
+        interval = element("span", f" {low} to {high}", class_="note")
+    return element("td", element("b", shown) if row[tail] == best else shown, interval)
+
+
 def curves(run: RunFiles) -> Markup | None:
     """Losses, evaluation metrics and the learning rate over steps; the rest folded away."""
     columns: dict[str, tuple[list[float], list[float]]] = {}
@@ -147,9 +156,10 @@ def curves(run: RunFiles) -> Markup | None:
                 ys.append(value)
     main: dict[str, list[str]] = {}
     more: dict[str, list[str]] = {}
+    hidden = {bound for pair in names.bounds(columns).values() for bound in pair}
     for name in columns:
         parsed = names.parse(name)
-        if parsed.baseline:
+        if parsed.baseline or name in hidden:
             continue
         if parsed.tail == "loss":
             place = "loss" if parsed.group.split("/")[0] == "train" else f"{parsed.group} loss"
@@ -159,8 +169,9 @@ def curves(run: RunFiles) -> Markup | None:
         elif parsed.group.split("/")[0] == "train":
             more.setdefault(names.readable(parsed.tail), []).append(name)
         else:
-            place = f"{names.readable(parsed.group)}{' · rank' if 'rank' in parsed.tail else ''}"
-            main.setdefault(place, []).append(name)
+            # Shares, and numbers where less is better, are of different sizes.
+            unit = f" · {names.readable(parsed.tail)}" if names.lower_is_better(parsed.tail) else ""
+            main.setdefault(names.readable(parsed.group) + unit, []).append(name)
     shown, folded = (_charts(groups, columns) for groups in (main, more))
     return section(
         "Curves",

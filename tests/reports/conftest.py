@@ -31,6 +31,7 @@ def workdir(tmp_path, config):
         metrics |= {f"baseline/chance/retrieval/{way}/R@{k}": k / 400 for k in (1, 5, 10)}
         metrics |= {f"baseline/colour_histogram/retrieval/{way}/R@{k}": k / 90 for k in (1, 5, 10)}
         metrics[f"baseline/chance/retrieval/{way}/median_rank"] = 200
+    metrics |= {"classification/digit/accuracy_low": 0.93, "classification/digit/accuracy_high": 0.95}
     metrics["baseline/majority/classification/digit/accuracy"] = 0.11
     write_json(
         folder / "result.json",

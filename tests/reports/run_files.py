@@ -66,13 +66,34 @@ def write_history(workdir, steps=3000):
     return json.loads(lines[-1])
 
 
+def class_rows(labels, matrix):
+    found, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    return [
+        {
+            "name": label,
+            "precision": found[i] / max(predicted[i], 1),
+            "recall": found[i] / max(support[i], 1),
+            "f1": 2 * found[i] / max(predicted[i] + support[i], 1),
+            "support": int(support[i]),
+            "auroc": None,
+        }
+        for i, label in enumerate(labels)
+    ]
+
+
 def write_artifacts(workdir, evil=EVIL):
     rng = np.random.default_rng(1)
     matrix = rng.integers(0, 3, (10, 10)) + np.diag(rng.integers(60, 99, 10))
     matrix[4, 9], matrix[7, 1] = 21, 14
+    labels = [*CLASSES[:9], evil]
     artifacts = {
-        "digit": {"kind": "confusion_matrix", "labels": [*CLASSES[:9], evil], "matrix": matrix.tolist()},
-        "digit_calibration": {
+        "classification_digit_confusion_matrix": {
+            "kind": "confusion_matrix",
+            "labels": labels,
+            "matrix": matrix.tolist(),
+            "classes": class_rows(labels, matrix),
+        },
+        "classification_digit_calibration": {
             "kind": "calibration",
             "confidence": np.linspace(0.05, 0.95, 10).tolist(),
             "accuracy": (np.linspace(0.05, 0.95, 10) ** 1.3).tolist(),
@@ -86,6 +107,7 @@ def write_artifacts(workdir, evil=EVIL):
                 {
                     "text": text,
                     "example_id": i,
+                    "rank": i + 1,
                     "results": [
                         {"example_id": i * 7 + k + 1, "score": 0.81 - 0.06 * k, "correct": i < 2 and k == i}
                         for k in range(6)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmjax.reports.names import Name, headlines, lower_is_better, parse, readable
+from mmjax.reports.names import Name, bounds, headlines, lower_is_better, parse, readable
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,15 @@ def test_readable():
 
 
 @pytest.mark.parametrize(
-    "tail, lower", [("median_rank", True), ("loss", True), ("ece", True), ("R@1", False), ("accuracy", False)]
+    "tail, lower",
+    [
+        ("median_rank", True),
+        ("loss", True),
+        ("ece", True),
+        ("R@1", False),
+        ("mean_reciprocal_rank", False),
+        ("accuracy", False),
+    ],
 )
 def test_lower_is_better(tail, lower):
     assert lower_is_better(tail) is lower
@@ -46,3 +54,8 @@ def test_headlines_take_the_best_metric_first_and_one_of_each_group():
     assert headlines(names, None, 6) == ["a/x/accuracy", "b/R@10"]
     assert headlines(names, "b/R@1", 6) == ["b/R@1", "a/x/accuracy"]
     assert headlines(names, "not there", 1) == ["a/x/accuracy"]
+
+
+def test_bounds_belong_to_a_number():
+    tails = ["accuracy", "accuracy_low", "accuracy_high", "f1", "f1_low", "very_low", "very_high"]
+    assert bounds(tails) == {"accuracy": ("accuracy_low", "accuracy_high")}

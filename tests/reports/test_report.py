@@ -53,7 +53,7 @@ def test_every_section_is_there(page):
         "Curves",
         "Metrics",
         "Retrieval",
-        "Classes",
+        "Confusions",
         "Calibration",
         "Reconstruction",
         "Attention",
@@ -81,6 +81,7 @@ def test_headline_numbers_stand_beside_their_baselines(page):
     text = " ".join(page.text)
     assert re.search(r"retrieval · text → image 0\.\d+ R@10 chance 0\.025 colour histogram 0\.111", text)
     assert re.search(r"classification · digit 0\.\d+ accuracy majority 0\.110", text)
+    assert "0.930 to 0.950" in text  # the bounds of the accuracy, in its cell
     assert "finished" in text and "5 min 31 s" in text and "a41340bc0ffe" in text
 
 
@@ -115,7 +116,10 @@ def test_losses_that_are_not_finite_do_not_stop_it(tmp_path):
 
 def test_what_cannot_be_read_is_named(workdir):
     (workdir / "result.json").write_text("{")
-    write_json(workdir / "artifacts" / "digit.json", {"kind": "confusion_matrix", "labels": ["a"]})
+    write_json(
+        workdir / "artifacts" / "classification_digit_confusion_matrix.json",
+        {"kind": "confusion_matrix", "labels": ["a"]},
+    )
     write_json(
         workdir / "artifacts" / "rebuilt.json", {"kind": "reconstruction", "examples": [{"original": "?"}]}
     )
@@ -123,7 +127,7 @@ def test_what_cannot_be_read_is_named(workdir):
     assert page.titles[-1] == "Left out"
     text = " ".join(page.text)
     assert "result.json is not JSON" in text
-    assert "artifacts/digit.json: has no 'matrix'" in text
+    assert "artifacts/classification_digit_confusion_matrix.json: has no 'matrix'" in text
     assert "artifacts/rebuilt.json: not a readable picture" in text
 
 
