@@ -31,8 +31,8 @@ class Classification(Evaluator):
 
     Attributes:
       head: output `[B, N]`, logits.
-      label: batch entry: class index `[B]`, or 0 and 1 `[B, N]` for `multi_label`; -1 is unknown and
-        does not count.
+      label: batch entry: class index `[B]`, or 0 and 1 `[B, N]` for `multi_label`; what is -1 or NaN
+        is unknown and does not count.
       multi_label: whether any number of classes may be right at once.
       streams: only examples that have all of these count.
       bootstrap_samples: draws for the interval; 0 leaves it out.
@@ -124,7 +124,7 @@ class Classification(Evaluator):
                 f"classification: the label '{self.label}' is {labels.dtype} {labels.shape} for the logits "
                 f"'{self.head}' {logits.shape}; expected {expected}"
             )
-        if labels.max() < 0:
+        if not (labels >= 0).any():
             raise ConfigError(f"classification: no example of '{self.data}' has the label '{self.label}'")
         if not self.multi_label and labels.max() >= logits.shape[1]:
             raise ConfigError(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import pathlib
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import jax
@@ -23,18 +24,15 @@ ALWAYS = ("example_id", "example_mask", "example_row")  # returned by every forw
 _LOG_SECONDS = 10.0
 
 
-class EvalPipeline(Protocol):
-    """What is needed of a data set: its records, and their batches in order.
+class Batches(Protocol):
+    """What is needed of a pipeline, such as `mmjax.data.pipeline.EvalPipeline`."""
 
-    Attributes:
-      source: the records.
-    """
+    def batches(self) -> Iterator[Mapping[str, np.ndarray]]:
+        """This process's rows of every batch, in the order of the records.
 
-    source: Source
-
-    def batches(self) -> Iterable[Mapping[str, np.ndarray]]:
-        """This process's rows of every batch; the last batches are padded, so that every process
-        has as many, with `example_mask` False on the padding."""
+        The last batches are padded, so that every process has as many, with 'example_mask' False on
+        the padding. The iterator has `close()`.
+        """
 
 
 class EvalContext:
@@ -47,7 +45,8 @@ class EvalContext:
       forward: computes the outputs of a batch: gets this process's rows as NumPy arrays (the
         pipeline's, and 'example_row'), returns outputs and batch entries by name as global arrays
         `[B, ...]`. It must return `names_to_collect(...)`.
-      pipelines: data set name -> its pipeline.
+      pipelines: data set name -> its batches.
+      sources: data set name -> its records.
       workdir: the run's directory; artifacts go to `workdir/artifacts`.
       step: of the parameters that are evaluated.
       class_names: label in the batch -> names of its classes.
@@ -59,7 +58,8 @@ class EvalContext:
         self,
         *,
         forward: Callable[[dict[str, np.ndarray]], Mapping[str, jax.Array]],
-        pipelines: Mapping[str, EvalPipeline],
+        pipelines: Mapping[str, Batches],
+        sources: Mapping[str, Source],
         workdir: pathlib.Path,
         step: int = 0,
         class_names: Mapping[str, Sequence[str]] | None = None,
@@ -68,6 +68,7 @@ class EvalContext:
         self.step = step
         self._forward = forward
         self._pipelines = pipelines
+        self._sources = sources
         self._workdir = pathlib.Path(workdir)
         self._class_names = class_names or {}
         self._encode = encode
@@ -116,7 +117,7 @@ class EvalContext:
 
     def records(self, data: str) -> Source:
         """The records of a data set."""
-        return self._pipeline(data).source
+        return _known(self._sources, data)
 
     def texts(self, data: str, rows: Sequence[int] | np.ndarray, path: str) -> list[str]:
         """A text feature of some records.
@@ -184,20 +185,13 @@ class EvalContext:
         partial.write_text(text + "\n", encoding="utf-8")
         os.replace(partial, path)
 
-    def _pipeline(self, data: str) -> EvalPipeline:
-        if data not in self._pipelines:
-            raise ConfigError(
-                f"evals: there is no data set '{data}'{suggestion(data, self._pipelines)}; there are: "
-                f"{', '.join(sorted(self._pipelines))}"
-            )
-        return self._pipelines[data]
-
     def _run(self, data: str) -> dict[str, np.ndarray]:
-        pipeline, parts, checked = self._pipeline(data), [], set()
-        progress = _Progress(data, len(pipeline.source))
-        for batch, outputs in _one_ahead(self._batches(pipeline)):
+        pipeline, parts, checked = _known(self._pipelines, data), [], set()
+        progress = _Progress(data, len(self.records(data)))
+        for batch, outputs in _one_ahead(self._forward_all(pipeline)):
             wanted = _wanted(self._expected.get(data, set()), outputs)
-            part = {name: _whole(outputs[name]) for name in wanted}
+            # In one order on all processes: gathering is a collective operation.
+            part = {name: _whole(outputs[name]) for name in sorted(wanted)}
             order = np.argsort(part["example_row"], kind="stable")
             keep = order[part["example_mask"][order]]
             parts.append({name: values[keep] for name, values in part.items()})
@@ -211,15 +205,25 @@ class EvalContext:
         del columns["example_mask"]
         return {name: _float32(values) for name, values in columns.items()}
 
-    def _batches(self, pipeline):
+    def _forward_all(self, pipeline):
         """(batch of this process, outputs of the whole batch), with rows numbered over all processes."""
         start = 0
-        for batch in pipeline.batches():
-            rows = len(batch["example_mask"])
-            first = start + jax.process_index() * rows
-            batch = {**batch, "example_row": np.arange(first, first + rows, dtype=np.int32)}
-            yield batch, self._forward(batch)
-            start += jax.process_count() * rows
+        with contextlib.closing(pipeline.batches()) as batches:
+            for batch in batches:
+                rows = len(batch["example_mask"])
+                first = start + jax.process_index() * rows
+                batch = {**batch, "example_row": np.arange(first, first + rows, dtype=np.int32)}
+                yield batch, self._forward(batch)
+                start += jax.process_count() * rows
+
+
+def _known(data_sets: Mapping[str, Any], name: str) -> Any:
+    if name not in data_sets:
+        raise ConfigError(
+            f"evals: there is no data set '{name}'{suggestion(name, data_sets)}; there are: "
+            f"{', '.join(sorted(data_sets))}"
+        )
+    return data_sets[name]
 
 
 def _one_ahead(items: Iterator) -> Iterator:

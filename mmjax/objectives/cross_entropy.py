@@ -63,8 +63,8 @@ class CrossEntropy(Objective):
     when its row is no padding and has all of `streams`, the label is not -1, and '<label>_mask' is
     True where the batch has one. The losses and weights are those of `index_cross_entropy` for
     integer labels without the class axis, of `soft_cross_entropy` for labels of the logits' shape
-    (from MixUp, say; a row with a negative entry does not count), and of `binary_cross_entropy` for
-    `multi_label`, where -1 leaves out one class of one position.
+    (from MixUp, say; a row with a -1 or NaN in it does not count), and of `binary_cross_entropy` for
+    `multi_label`, where -1 or NaN leaves out one class of one position.
 
     Metrics: `accuracy`: how often the highest logit is the label's (highest) class; for
     `multi_label`, how often the sign of a logit is right.

@@ -40,7 +40,8 @@ def make_context(workdir, splits, outputs=None, **more):
         computed = {name: jnp.asarray(values[batch["example_id"]]) for name, values in outputs.items()}
         return {**{name: jnp.asarray(values) for name, values in batch.items()}, **computed}
 
-    return EvalContext(forward=forward, pipelines=splits, workdir=workdir, **more)
+    sources = {name: split.source for name, split in splits.items()}
+    return EvalContext(forward=forward, pipelines=splits, sources=sources, workdir=workdir, **more)
 
 
 def build(**spec):

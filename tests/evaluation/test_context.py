@@ -55,9 +55,11 @@ def test_any_number_of_devices_and_any_batch_gives_the_same(tmp_path, devices, b
     mesh = Mesh(np.array(jax.devices()[:devices][::-1]), ("data",))
     rows = NamedSharding(mesh, PartitionSpec("data"))
     double = jax.jit(lambda batch: batch | {"double": 2 * batch["image"]})
+    split = cases.Split(table, batch_size=batch_size)
     context = EvalContext(
         forward=lambda batch: double(jax.device_put(batch, rows)),
-        pipelines={"test": cases.Split(table, batch_size=batch_size)},
+        pipelines={"test": split},
+        sources={"test": split.source},
         workdir=tmp_path,
     )
     context.expect({"test": {"double", "digit"}})
@@ -73,7 +75,10 @@ def test_rows_out_of_order_are_put_back(tmp_path):
         order = np.random.default_rng(0).permutation(len(batch["image"]))
         return {name: jnp.asarray(values[order]) for name, values in batch.items()}
 
-    context = EvalContext(forward=forward, pipelines={"test": cases.Split(table)}, workdir=tmp_path)
+    split = cases.Split(table)
+    context = EvalContext(
+        forward=forward, pipelines={"test": split}, sources={"test": split.source}, workdir=tmp_path
+    )
     context.expect({"test": {"image"}})
     np.testing.assert_array_equal(context.collect("test")["image"], table["image"])
 

@@ -77,14 +77,15 @@ def test_mixed_labels_by_hand():
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_several_labels(weights, smoothing):
     outputs, batch = case()
-    labels = np.random.default_rng(1).integers(-1, 2, (ROWS, CLASSES)).astype(np.int32)
+    labels = np.random.default_rng(1).integers(-1, 2, (ROWS, CLASSES)).astype(np.float32)
+    labels[5] = np.nan  # as the pipeline has it where the record has no such label
     objective = CrossEntropy(
         logits="logits", label="label", multi_label=True, label_smoothing=smoothing, class_weights=weights
     )
     loss, metrics = cases.evaluate(objective, outputs, batch | {"label": labels})
     total = norm = hits = entries = 0.0
     for i, c in np.ndindex(labels.shape):
-        if batch["example_mask"][i] and labels[i, c] >= 0:
+        if batch["example_mask"][i] and labels[i, c] >= 0:  # neither -1 nor NaN
             w, q = (weights or [1.0] * CLASSES)[c], (1 - smoothing) * labels[i, c] + smoothing / 2
             p = expit(float(outputs["logits"][i, c]))
             total += -w * (q * np.log(p) + (1 - q) * np.log(1 - p))
