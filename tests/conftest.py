@@ -24,5 +24,5 @@ install_import_hook(
         "mmjax.decoders",
         "mmjax.objectives",
     ],
-    "beartype.beartype",
+    "typecheck.check_calls",
 )

@@ -1,0 +1,25 @@
+"""Encoders: from one stream's array to `Features`. A new one is one file and one line here.
+
+Each is called as `encoder(x, mask=None, *, train=False)`. `mask` says which tokens, frames or patches
+are real; images may also take `[B, 1]`, which images are. What is not real changes no result.
+"""
+
+from mmjax.encoders.audio_cnn import AudioCNN
+from mmjax.encoders.audio_transformer import AudioTransformer
+from mmjax.encoders.cnn import CNN
+from mmjax.encoders.frame_wise import FrameWise
+from mmjax.encoders.rnn import RNN
+from mmjax.encoders.sequence_reader import SequenceReader
+from mmjax.encoders.text_transformer import TextTransformer
+from mmjax.encoders.vit import ViT
+
+ENCODERS = {
+    "vit": ViT,
+    "cnn": CNN,
+    "text_transformer": TextTransformer,
+    "rnn": RNN,
+    "audio_transformer": AudioTransformer,
+    "audio_cnn": AudioCNN,
+    "frame_wise": FrameWise,
+    "sequence_reader": SequenceReader,
+}
