@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import flax.linen as nn
@@ -11,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mmjax.objectives import Objective
-from mmjax.parallel.mesh import make_mesh
+from mmjax.parallel.mesh import AXES, make_mesh
 from mmjax.training.optimizer import make_optimizer, trainable
-from mmjax.training.state import abstract_params, abstract_state, create_state, shardings_of
+from mmjax.training.state import TrainState, abstract_params, abstract_state, shardings_of
 from mmjax.training.step import make_train_step
 
 WIDTH = 16
@@ -42,7 +45,7 @@ class Encoder(nn.Module):
     def setup(self):
         self.patch = nn.Dense(WIDTH)
         self.position_embedding = self.param("position", nn.initializers.normal(0.02), (1, WIDTH))
-        self.blocks = [Block(self.dropout, self.batch_norm) for _ in range(2)]
+        self.blocks = [Block(self.dropout, self.batch_norm)]
         self.norm = nn.LayerNorm()
 
     def __call__(self, x, train):
@@ -120,42 +123,69 @@ def make_batch(seed=0, size=BATCH):
     }
 
 
-OPTIMIZER = {
-    "method": {"type": "adamw", "weight_decay": 0.1},
-    "clip_norm": 1.0,
-    "frozen": [],
-    "multipliers": [],
-    "layer_decay": 1.0,
+_COMMON = {"clip_norm": None, "frozen": [], "multipliers": [], "layer_decay": 1.0}
+OPTIMIZERS = {
+    "adamw": {"method": {"type": "adamw", "weight_decay": 0.1}} | _COMMON | {"clip_norm": 1.0},
+    "sgd": {"method": {"type": "sgd", "momentum": 0.9}} | _COMMON,
 }
+
+# Meshes, as (axis, size) pairs.
+DATA = (("data", 8),)
+FSDP = (("data", 4), ("fsdp", 2))
+TENSOR = (("data", 2), ("fsdp", 2), ("tensor", 2))
+MESHES = {"data": DATA, "fsdp": FSDP, "tensor": TENSOR}
 
 
 def schedule(step):
     return 0.01 / (1.0 + step)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Setup:
     """Everything between a model and its first step, on a mesh."""
 
     model: nn.Module
     mesh: jax.sharding.Mesh
-    abstract: object
-    tx: object
-    state: object
-    step: object
+    abstract: TrainState
+    initial: TrainState  # on the host
+    step: Callable
+
+    @property
+    def shardings(self):
+        return shardings_of(self.abstract)
+
+    @property
+    def state(self):
+        """A fresh state, to be donated."""
+        return jax.device_put(self.initial, self.shardings, may_alias=False)
 
 
-def set_up(mesh=None, model=None, optimizer=None, *, ema=0.0, seed=0, **step_settings):
-    """`mesh`: sizes of the axes, or None for one device."""
-    sizes = {"data": 1, "fsdp": 1, "tensor": 1, "sequence": 1} | (mesh or {})
-    devices = jax.devices()[: int(np.prod(list(sizes.values())))]
-    mesh = make_mesh(sizes, devices)
+@functools.cache
+def initial_variables(model):
+    """Compiled once a model, where `create_state` would be once a mesh."""
+    batch = make_batch()
+    variables = dict(jax.jit(lambda: model.init(jax.random.key(0), batch))())
+    return variables.pop("params"), variables
+
+
+def set_up(mesh=(), model=None, *, optimizer="adamw", frozen=(), ema=0.0, **step_settings):
+    """`mesh`: (axis, size) pairs; none is one device."""
+    sizes = dict.fromkeys(AXES, 1) | dict(mesh)
+    mesh = make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
     model = model or Model()
-    section = OPTIMIZER | (optimizer or {})
-    params = abstract_params(model, make_batch())
-    tx = make_optimizer(section, params, schedule)
+    section = OPTIMIZERS[optimizer] | {"frozen": list(frozen)}
+    shapes = abstract_params(model, make_batch())
+    tx = make_optimizer(section, shapes, schedule)
     abstract = abstract_state(model, make_batch(), tx, mesh, ema=ema > 0, fsdp_min_size=64)
-    state = create_state(model, make_batch(), tx, abstract, seed=seed)
+    params, model_state = initial_variables(model)
+    initial = TrainState(
+        step=jnp.int32(0),
+        params=params,
+        model_state=model_state,
+        opt_state=tx.init(params),
+        ema=params if ema else None,
+        key=jax.random.key_data(jax.random.key(0)),
+    )
     step = make_train_step(
         model,
         step_settings.pop("objectives", OBJECTIVES),
@@ -164,7 +194,11 @@ def set_up(mesh=None, model=None, optimizer=None, *, ema=0.0, seed=0, **step_set
         shardings=shardings_of(abstract),
         learning_rate=schedule,
         ema=ema,
-        trainable=trainable(section, params),
+        trainable=trainable(section, shapes),
         **step_settings,
     )
-    return Setup(model, mesh, abstract, tx, state, step)
+    return Setup(model, mesh, abstract, jax.tree.map(np.array, initial), step)
+
+
+# Compiling is what takes time here: tests that do not count compilations share.
+shared_set_up = functools.cache(set_up)

@@ -1,0 +1,127 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+
+from mmjax import objectives as objectives_lib
+from mmjax.errors import ConfigError
+from mmjax.parallel.mesh import activation_rules, batch_sharding
+from mmjax.training.gradients import make_gradient_function
+
+BATCH = toy.make_batch(5)
+KEY = jax.random.key(7)
+
+
+def compute(setup, accumulate_steps=1, trainable=None, objectives=toy.OBJECTIVES, batch=BATCH):
+    function = make_gradient_function(
+        setup.model,
+        objectives,
+        setup.shardings.params,
+        accumulate_steps=accumulate_steps,
+        trainable=trainable,
+    )
+
+    def with_rules(*arguments):
+        with activation_rules(setup.mesh):
+            return function(*arguments)
+
+    batch = jax.device_put(batch, batch_sharding(setup.mesh))
+    state = setup.state
+    return jax.jit(with_rules)(state.params, state.model_state, batch, KEY)
+
+
+def assert_same(one, other):
+    np.testing.assert_allclose(one.loss, other.loss, rtol=1e-6)
+    assert one.metrics.keys() == other.metrics.keys()
+    for name, value in one.metrics.items():
+        np.testing.assert_allclose(value, other.metrics[name], rtol=1e-5, err_msg=name)
+    for name, value in one.outputs.items():
+        np.testing.assert_allclose(value, other.outputs[name], rtol=1e-5, atol=1e-6, err_msg=name)
+    assert_close(one.gradients, other.gradients)
+
+
+def assert_close(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one, other)
+
+
+@pytest.fixture(scope="module")
+def single():
+    return toy.shared_set_up()
+
+
+@pytest.fixture(scope="module")
+def reference(single):
+    return compute(single)
+
+
+@pytest.mark.parametrize("accumulate_steps", [2, 8])
+def test_microbatches_give_what_the_whole_batch_gives(single, reference, accumulate_steps):
+    found = compute(single, accumulate_steps)
+    assert_same(found, reference)
+    # The temperature reaches the loss as a scalar output; the examples of a batch see each other.
+    assert abs(float(reference.gradients["log_scale"])) > 1e-3
+
+
+@pytest.mark.parametrize("mesh, accumulate_steps", [("data", 1), ("fsdp", 2), ("tensor", 1), ("tensor", 2)])
+def test_sharded_equals_one_device(reference, mesh, accumulate_steps):
+    assert_same(compute(toy.shared_set_up(toy.MESHES[mesh]), accumulate_steps), reference)
+
+
+def test_both_passes_drop_the_same_units():
+    setup = toy.shared_set_up(model=toy.Model(dropout=0.5))
+    params, steps = setup.state.params, 2
+
+    def by_hand(params, batch):
+        keys = jax.random.split(KEY, steps)
+        pieces = []
+        for i in range(steps):
+            piece = {name: x[i::steps] for name, x in batch.items()}
+            outputs = setup.model.apply({"params": params}, piece, train=True, rngs={"dropout": keys[i]})
+            pieces.append(outputs)
+        joined = {
+            name: pieces[0][name]
+            if pieces[0][name].ndim == 0
+            else jnp.stack([piece[name] for piece in pieces], 1).reshape(toy.BATCH, -1)
+            for name in pieces[0]
+        }
+        return objectives_lib.total_loss(toy.OBJECTIVES, joined, batch)[0]
+
+    loss, gradients = jax.jit(jax.value_and_grad(by_hand))(params, jax.device_put(BATCH))
+    found = compute(setup, steps)
+    np.testing.assert_allclose(found.loss, loss, rtol=1e-6)
+    assert_close(found.gradients, gradients)
+    assert abs(float(found.loss) - float(compute(setup).loss)) > 1e-3  # dropout does something
+
+
+def test_batch_statistics_go_from_microbatch_to_microbatch():
+    setup = toy.shared_set_up(model=toy.Model(batch_norm=True))
+    state = setup.state.model_state
+    for i in range(2):
+        piece = {name: x[i::2] for name, x in BATCH.items()}
+        _, state = setup.model.apply(
+            {"params": setup.state.params, **state}, piece, train=True, mutable=["batch_stats"]
+        )
+    assert_close(compute(setup, 2).model_state, state)
+
+
+def test_no_gradient_for_what_does_not_move(single, reference):
+    moves = jax.tree.map(lambda _: True, single.state.params)
+    moves["text_encoder"] = jax.tree.map(lambda _: False, moves["text_encoder"])
+    found = compute(single, trainable=moves).gradients
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(found["text_encoder"]))
+    assert_close(found["image_encoder"], reference.gradients["image_encoder"])
+
+
+def test_an_output_that_is_not_there(single):
+    class ReadsMore(toy.Classification):
+        def reads(self):
+            return ("lable",)
+
+    with pytest.raises(ConfigError, match="objectives.x: reads 'lable', .*did you mean 'label'"):
+        compute(single, objectives={"x": ReadsMore()})
+
+
+def test_a_batch_that_does_not_split(single):
+    with pytest.raises(ConfigError, match="accumulate_steps: got 3, expected a divisor of the 16 rows"):
+        compute(single, 3)
