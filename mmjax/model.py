@@ -19,7 +19,7 @@ from mmjax import components
 from mmjax.errors import ConfigError
 from mmjax.fusion.common import silence
 from mmjax.heads import entries
-from mmjax.model_checks import check_model
+from mmjax.model_checks import check_data, check_model
 from mmjax.types import Batch, Features, Outputs
 
 # Name in the batch -> (shape of one example, dtype), as `Pipeline.spec` gives it.
@@ -72,12 +72,10 @@ class Model(nn.Module):
 
     def _encode(self, stream: str, batch: Batch, train: bool) -> Features:
         x, mask = batch[stream], batch.get(f"{stream}_mask")
-        present = batch.get(f"{stream}_present")
-        if present is None:
-            present = jnp.ones(x.shape[0], bool)
+        present = batch.get(f"{stream}_present", jnp.ones(x.shape[0], bool))
         # What stands in the rows of a missing stream must not matter, not even a NaN in a gradient.
         x = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
-        mask = mask if mask is None else mask & present[:, None]
+        mask = present[:, None] if mask is None else mask & present[:, None]
         features = self.encoders[self.streams[stream]](x, mask, train=train)
         return silence(features.replace(mask=features.mask & present[:, None]))
 
@@ -104,7 +102,7 @@ def build_model(config: Mapping[str, Any], spec: Spec) -> Model:
       ConfigError: when the parts do not fit each other or the data.
     """
     fill_from_data(config, {}, {})  # fails where a size is still to be filled
-    check_model(config, spec)
+    check_data(config, spec)
     extra = {"dtype": jnp.dtype(config["dtype"]), "remat": config["remat"]}
 
     def part(room, section, name):
@@ -168,9 +166,10 @@ def fill_from_data(
       class_counts: label -> number of classes.
 
     Raises:
-      ConfigError: naming the key that is 0 and for which the data gives nothing, or a stream that
-        shares an encoder made for another vocabulary.
+      ConfigError: where the parts of the model do not fit together, a key is 0 for which the data
+        gives nothing, or a stream shares an encoder that was made for another vocabulary.
     """
+    check_model(config)
     filled = copy.deepcopy(config)
     streams = filled["model"]["streams"]
     for name, section in streams.items():

@@ -26,12 +26,8 @@ _KINDS = {
 _RESERVED = ("example", "fused")
 
 
-def check_model(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int], Any]]) -> None:
-    """Whether the model of a resolved config fits together, and fits the data.
-
-    Args:
-      config: a whole config.
-      spec: name in the batch -> (shape of one example, dtype).
+def check_model(config: Mapping[str, Any]) -> None:
+    """Whether the parts of the model of a resolved config fit together.
 
     Raises:
       ConfigError: one line that names the key, what was expected and the nearest right name.
@@ -42,11 +38,25 @@ def check_model(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int
     for name, section in streams.items():
         _check_name(name, f"model.streams.{name}")
         _check_encoder(name, section, streams)
-        _check_kind(name, section["kind"], spec)
     readable = [*streams, "fused"] if config["model"]["fusion"] else [*streams]
     for name, head in heads.items():
         _check_name(name, f"model.heads.{name}")
         _check_head(head, f"model.heads.{name}", readable, streams, config["data"]["labels"])
+
+
+def check_data(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int], Any]]) -> None:
+    """Whether the data gives every stream of the model, as the array that its kind is.
+
+    Args:
+      config: a resolved config.
+      spec: name in the batch -> (shape of one example, dtype).
+
+    Raises:
+      ConfigError: one line that names the stream, what the data gives and what was expected.
+    """
+    for name, section in config["model"]["streams"].items():
+        _known(name, spec, f"model.streams.{name}", "the data gives")
+        _check_kind(name, section["kind"], *spec[name])
 
 
 def _check_name(name: str, path: str) -> None:
@@ -77,9 +87,7 @@ def _check_encoder(name: str, section: Mapping[str, Any], streams: Mapping[str, 
         )
 
 
-def _check_kind(name: str, kind: str, spec: Mapping[str, tuple[Sequence[int], Any]]) -> None:
-    _known(name, spec, f"model.streams.{name}", "the data gives")
-    shape, dtype = spec[name]
+def _check_kind(name: str, kind: str, shape: Sequence[int], dtype: Any) -> None:
     axes, rank, numbers = _KINDS[kind]
     if len(shape) != rank or not np.issubdtype(_float_as_numpy(dtype), numbers):
         raise ConfigError(

@@ -12,6 +12,7 @@ from mmjax.fusion import common
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.mlp import MLP
 from mmjax.layers.norms import LayerNorm
+from mmjax.layers.pooling import mean_pool
 from mmjax.layers.transformer import BlockSettings, Residual, TransformerBlock
 from mmjax.types import Features
 
@@ -73,8 +74,8 @@ class CoAttention(nn.Module):
             tokens = layer(settings, self.dtype, name=f"layers_{i}")(tokens, masks, train)
 
         tokens = {name: LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x) for name, x in tokens.items()}
-        means = jnp.stack([common.masked_mean(x, masks[name]) for name, x in tokens.items()], axis=1)
-        pooled = common.masked_mean(means, common.present(streams))
+        means = jnp.stack([mean_pool(x, masks[name]) for name, x in tokens.items()], axis=1)
+        pooled = mean_pool(means, common.present(streams))
         return common.gather(list(tokens.values()), streams, pooled)
 
 

@@ -11,9 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from mmjax.errors import ConfigError
+from mmjax.layers.pooling import zero_absent
 from mmjax.types import Features
 
 
@@ -33,11 +34,12 @@ def in_order(features: Mapping[str, Features]) -> dict[str, Features]:
 def silence(features: Features) -> Features:
     """`features` with zeros in tokens that are masked and in pooled vectors of absent examples."""
     tokens = jnp.where(features.mask[:, :, None], features.tokens, 0)
-    pooled = jnp.where(features.present[:, None], features.pooled, 0)
-    return Features(tokens=tokens, mask=features.mask, pooled=pooled)
+    return Features(tokens=tokens, mask=features.mask, pooled=zero_absent(features.pooled, features.mask))
 
 
-def gather(tokens: Sequence[Float[Array, "B _ D"]], streams: Mapping[str, Features], pooled) -> Features:
+def gather(
+    tokens: Sequence[Float[Array, "B _ D"]], streams: Mapping[str, Features], pooled: Float[Array, "B D"]
+) -> Features:
     """The entry 'fused': the streams' tokens one after another, and a vector per example.
 
     Args:
@@ -47,7 +49,7 @@ def gather(tokens: Sequence[Float[Array, "B _ D"]], streams: Mapping[str, Featur
     """
     mask = jnp.concatenate([f.mask for f in streams.values()], axis=1)
     joined = jnp.where(mask[:, :, None], jnp.concatenate(tokens, axis=1), 0)
-    return Features(tokens=joined, mask=mask, pooled=jnp.where(mask.any(1)[:, None], pooled, 0))
+    return Features(tokens=joined, mask=mask, pooled=zero_absent(pooled, mask))
 
 
 def stream_tokens(features: Mapping[str, Features], stream: str) -> Float[Array, "B L D"]:
@@ -77,10 +79,3 @@ def stream_tokens(features: Mapping[str, Features], stream: str) -> Float[Array,
 def present(streams: Mapping[str, Features]) -> jax.Array:
     """bool `[B, M]`: which stream each example has, in the order of `streams`."""
     return jnp.stack([f.present for f in streams.values()], axis=1)
-
-
-def masked_mean(x: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-    """The mean of the vectors whose mask is True, taken in float32; zeros where there is none."""
-    weights = mask[:, :, None].astype(jnp.float32)
-    total = (x.astype(jnp.float32) * weights).sum(axis=1)
-    return (total / jnp.maximum(weights.sum(axis=1), 1)).astype(x.dtype)
