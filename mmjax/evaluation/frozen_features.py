@@ -68,7 +68,7 @@ def labelled_features(
 
 def probe_scores(group: str, labels: np.ndarray, predictions: np.ndarray) -> Iterator[tuple[str, float]]:
     """`<group>/accuracy` (with `_low`, `_high`) and `<group>/f1_macro`, of class indices `[n]`."""
-    classes = max(labels.max(), predictions.max()) + 1
+    classes = int(max(labels.max(), predictions.max())) + 1
     scores = accuracy_scores(predictions == labels)
     scores["f1_macro"] = metrics.class_scores(labels, predictions, classes).macro()["f1"]
     for name, value in scores.items():

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Num
+from jaxtyping import Bool, Float, Int, Shaped
 
 Array = np.ndarray
 
@@ -186,7 +186,7 @@ def probabilities(logits: Float[Array, "n N"], multi_label: bool = False) -> Flo
 
 
 def bootstrap_interval(
-    values: Num[Array, " n"],
+    values: Shaped[Array, " n"],
     statistic: Callable[[Array], float] = np.mean,
     samples: int = 1000,
     level: float = 0.95,
