@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import io
+import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,11 +15,14 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
+from tensorflow_datasets.proto import tf_example_pb2
 
 from mmjax.data import prepared
 from mmjax.data.source import Record, Source, digest
 from mmjax.errors import DataError, MmjaxError
 
+_CONTENT = "content.json"
+_RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 _TENSORFLOW_ADVICE = (
     "; a builder that needs TensorFlow can be prepared where that is installed: "
     "tfds build NAME --file_format=array_record --data_dir={place}"
@@ -49,6 +54,7 @@ def prepare(make: Callable[[str], tfds.core.DatasetBuilder], data_dir: pathlib.P
         return
     if target.exists():
         with prepared.scratch(place):  # for its message when the place is not writable
+            _write_content(target)
             prepared.write_digests(target)
         return
     logging.info("%s: preparing in %s", name, target)
@@ -62,7 +68,9 @@ def prepare(make: Callable[[str], tfds.core.DatasetBuilder], data_dir: pathlib.P
             builder.download_and_prepare(
                 download_dir=downloads, download_config=config, file_format="array_record"
             )
-        prepared.publish(pathlib.Path(builder.data_dir), target)
+        made = pathlib.Path(builder.data_dir)
+        _write_content(made)
+        prepared.publish(made, target)
     for split, info in builder.info.splits.items():
         logging.info("%s: %s has %d examples", name, split, info.num_examples)
 
@@ -80,30 +88,24 @@ class TfdsSource(Source):
       split: in TFDS's syntax, such as 'train', 'train[:10%]' or 'train+validation'.
 
     Raises:
-      DataError: when it is not prepared, damaged, has another file format, or no such split.
+      DataError: when it is not prepared, damaged, or has no such split.
     """
 
     def __init__(self, directory: pathlib.Path, split: str):
         self.directory = directory
-        digests = prepared.read_digests(directory, "/".join(directory.parts[-3:]))
+        prepared.read_digests(directory, "/".join(directory.parts[-3:]))
         with one_line_errors(str(directory), directory.parent):
             builder = tfds.builder_from_directory(directory)
         name = f"{builder.info.full_name}/{split}"
-        if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise DataError(
-                f"{name}: is prepared as '{builder.info.file_format.value}', expected 'array_record'; "
-                "prepare it with tfds build --file_format=array_record, or delete it and prepare again"
-            )
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
         try:
-            self._raw = builder.as_data_source(split, deserialize_method=raw)
+            self._raw = builder.as_data_source(split, deserialize_method=_RAW)
         except (ValueError, KeyError) as error:
             known = ", ".join(builder.info.splits)
             raise DataError(f"{name}: no such split ({_line(error)}); it has: {known}") from None
         self._features = builder.info.features
-        shards = {file: sha256 for file, sha256 in digests.items() if ".array_record" in file}
+        content = json.loads((directory / _CONTENT).read_text(encoding="utf-8"))
         class_names = _class_names(self._features)
-        super().__init__(name, digest([builder.info.full_name, split, shards, class_names]), class_names)
+        super().__init__(name, digest([builder.info.full_name, split, content, class_names]), class_names)
 
     def __len__(self) -> int:
         return len(self._raw)
@@ -128,6 +130,29 @@ class TfdsSource(Source):
 
     def verify(self) -> None:
         prepared.verify_digests(self.directory, self.name)
+
+
+def _write_content(directory: pathlib.Path) -> None:
+    """Writes the SHA-256 of each split's records, in order.
+
+    The files' own digests would not do for an identity: a record is a protocol buffer with a map in
+    it, whose entries each process writes in another order.
+    """
+    with one_line_errors(str(directory), directory.parent):
+        builder = tfds.builder_from_directory(directory)
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        raise DataError(
+            f"{builder.info.full_name}: is prepared as '{builder.info.file_format.value}', expected "
+            f"'array_record'; run tfds build --file_format=array_record, or delete {directory}"
+        )
+    content = {}
+    for split in builder.info.splits:
+        sha256 = hashlib.sha256()
+        for record in builder.as_data_source(split, deserialize_method=_RAW):
+            ordered = tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
+            sha256.update(len(ordered).to_bytes(8, "little") + ordered)
+        content[split] = sha256.hexdigest()
+    prepared.write_file(directory / _CONTENT, json.dumps(content, indent=1))
 
 
 def png(image: Image.Image) -> io.BytesIO:
