@@ -23,6 +23,8 @@ install_import_hook(
         "mmjax.heads",
         "mmjax.decoders",
         "mmjax.objectives",
+        "mmjax.evaluation.metrics",
+        "mmjax.evaluation.ranking",
     ],
     "typecheck.check_calls",
 )
