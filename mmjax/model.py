@@ -157,7 +157,7 @@ def fill_from_data(
 ) -> Mapping[str, Any]:
     """A copy of `config` in which sizes left at 0 are those of the data.
 
-    They are `vocab_size` in the encoder of a stream, at any depth, and in a head that names its
+    They are `vocab_size` in the encoder of a text stream, at any depth, and in a head that names its
     `stream`; and `num_classes` in a head that names its `label`.
 
     Args:
@@ -173,7 +173,7 @@ def fill_from_data(
     filled = copy.deepcopy(config)
     streams = filled["model"]["streams"]
     for name, section in streams.items():
-        if section["encoder"] is not None:
+        if section["encoder"] and section["kind"] == "text":
             _fill(section["encoder"], "vocab_size", vocab_sizes, name, f"model.streams.{name}.encoder")
         theirs = vocab_sizes.get(section["share"])
         if theirs is not None and vocab_sizes.get(name, theirs) != theirs:

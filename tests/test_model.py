@@ -320,6 +320,13 @@ def test_sizes_that_the_data_does_not_give_are_errors(vocab_sizes, class_counts,
         build_model(make_config(), SPEC)
 
 
+def test_only_text_has_a_vocabulary():
+    # An `rnn` that reads vectors keeps its vocab_size at 0.
+    streams = {"image": {"kind": "image", "encoder": {"type": "words"}}}
+    config = make_config(streams=streams, heads={})
+    assert fill_from_data(config, {}, {}) == config
+
+
 def test_a_shared_encoder_needs_one_vocabulary():
     words = {"kind": "text", "encoder": {"type": "words"}}
     config = make_config(streams={"de": {"kind": "text", "share": "en"}, "en": words}, heads={})
