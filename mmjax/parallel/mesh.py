@@ -57,10 +57,7 @@ def make_mesh(section: Mapping[str, int], devices: Sequence[jax.Device] | None =
             f"mesh: data x fsdp = {batch_parts} does not split the batch over {processes} processes, each of "
             f"which reads its own rows; expected a multiple of {processes}: lower tensor or sequence"
         )
-    slices = {getattr(device, "slice_index", 0) for device in devices}
-    if len(slices) > 1:  # TPU slices joined by the slower data-centre network: only `data` crosses it
-        return Mesh(_multislice(shape, devices, len(slices)), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return Mesh(_arrange(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def _mesh_shape(sizes: list[int], count: int) -> tuple[int, ...]:
@@ -78,11 +75,18 @@ def _mesh_shape(sizes: list[int], count: int) -> tuple[int, ...]:
     )
 
 
-def _multislice(shape: tuple[int, ...], devices: Sequence[jax.Device], slices: int) -> np.ndarray:
+def _arrange(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices such that neighbours on the mesh are neighbours in the machine, as far as that goes."""
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    # TPU slices are joined by the slower data-centre network, which only `data` crosses.
     if shape[0] % slices:
         raise ConfigError(f"mesh.data: got {shape[0]}, expected a multiple of the {slices} TPU slices")
     within = (shape[0] // slices, *shape[1:])
-    return mesh_utils.create_hybrid_device_mesh(within, (slices, 1, 1, 1), devices)
+    return mesh_utils.create_hybrid_device_mesh(
+        within, (slices, 1, 1, 1), devices, allow_split_physical_axes=True
+    )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

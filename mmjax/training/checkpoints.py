@@ -16,8 +16,8 @@ import pathlib
 import re
 import shutil
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from mmjax.errors import ConfigError, DataError
-from mmjax.parallel.placement import named_leaves
+from mmjax.parallel.placement import named_leaves, path_name
 from mmjax.training import checkpoint_files as files
 from mmjax.training.state import TrainState
 from mmjax.training.workdir import write_json
@@ -248,6 +248,59 @@ def restore_params(
         found = checkpointer.restore(path, args)
     empty = {"model_state": {}, "ema": None}
     return step, empty | {name: found[name] for name in wanted}
+
+
+class MergeReport(NamedTuple):
+    """Paths of parameters: taken from the source, left as they were, and in the source but not used."""
+
+    taken: list[str]
+    fresh: list[str]
+    unused: list[str]
+
+
+def merge_params(
+    target: Any, source: Any, include: Sequence[str] = (".*",), exclude: Sequence[str] = ()
+) -> tuple[Any, MergeReport]:
+    """Parameters of `target`, with those of `source` that have the same path.
+
+    Args:
+      target: fresh parameters, wherever they live.
+      source: parameters of another run, numpy arrays.
+      include, exclude: regular expressions of whole paths; what is not included, and what is
+        excluded, stays as it is in `target`.
+
+    Returns:
+      (a tree like `target`, with numpy arrays where they are taken; what came from where).
+
+    Raises:
+      ConfigError: on another shape under the same path, or where nothing is taken.
+    """
+    given = dict(named_leaves(source))
+    taken, fresh = [], []
+
+    def merge(path, leaf):
+        name = path_name(path)
+        wanted = any(re.fullmatch(p, name) for p in include) and not any(
+            re.fullmatch(p, name) for p in exclude
+        )
+        if not wanted or name not in given:
+            fresh.append(name)
+            return leaf
+        if given[name].shape != leaf.shape:
+            raise ConfigError(
+                f"init: {name} is {given[name].shape} in the source and {leaf.shape} in this model; "
+                "change the model, or add the path to init.exclude"
+            )
+        taken.append(name)
+        return given[name].astype(leaf.dtype)
+
+    merged = jax.tree.map_with_path(merge, target)
+    if not taken:
+        raise ConfigError(
+            f"init: no parameter is taken; include {list(include)} and exclude {list(exclude)} leave none of "
+            f"those that both models have (the source has {', '.join(sorted(given)[:3])}, ...)"
+        )
+    return merged, MergeReport(taken, fresh, sorted(set(given) - set(taken)))
 
 
 def _checkpointer() -> ocp.AsyncCheckpointer:

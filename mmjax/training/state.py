@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import functools
-import re
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import flax.struct
@@ -14,9 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mmjax.errors import ConfigError
 from mmjax.parallel import placement
-from mmjax.parallel.placement import named_leaves, path_name
 
 
 @flax.struct.dataclass
@@ -116,59 +113,6 @@ def replace_params(state: TrainState, params: Any) -> TrainState:
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, placed)
     return state.replace(params=placed, ema=ema)
-
-
-class MergeReport(NamedTuple):
-    """Paths of parameters: taken from the source, left as they were, and in the source but not used."""
-
-    taken: list[str]
-    fresh: list[str]
-    unused: list[str]
-
-
-def merge_params(
-    target: Any, source: Any, include: Sequence[str] = (".*",), exclude: Sequence[str] = ()
-) -> tuple[Any, MergeReport]:
-    """Parameters of `target`, with those of `source` that have the same path.
-
-    Args:
-      target: fresh parameters.
-      source: parameters of another run, numpy arrays.
-      include, exclude: regular expressions of whole paths; what is not included, and what is
-        excluded, stays as it is in `target`.
-
-    Returns:
-      (a tree like `target`, what came from where).
-
-    Raises:
-      ConfigError: on another shape under the same path, or where nothing is taken.
-    """
-    given = dict(named_leaves(source))
-    taken, fresh = [], []
-
-    def merge(path, leaf):
-        name = path_name(path)
-        wanted = any(re.fullmatch(p, name) for p in include) and not any(
-            re.fullmatch(p, name) for p in exclude
-        )
-        if not wanted or name not in given:
-            fresh.append(name)
-            return leaf
-        if given[name].shape != leaf.shape:
-            raise ConfigError(
-                f"init: {name} is {given[name].shape} in the source and {leaf.shape} in this model; "
-                "change the model, or add the path to init.exclude"
-            )
-        taken.append(name)
-        return given[name].astype(leaf.dtype)
-
-    merged = jax.tree.map_with_path(merge, target)
-    if not taken:
-        raise ConfigError(
-            f"init: no parameter is taken; include {list(include)} and exclude {list(exclude)} leave none of "
-            f"those that both models have (the source has {', '.join(sorted(given)[:3])}, ...)"
-        )
-    return merged, MergeReport(taken, fresh, sorted(set(given) - set(taken)))
 
 
 def _init_variables(model, batch, key):

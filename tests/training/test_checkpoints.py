@@ -13,8 +13,9 @@ import toy
 from saved_states import assert_same_bits, data_file, flip_a_bit, host_state, on_mesh
 
 from mmjax.errors import ConfigError, DataError
+from mmjax.parallel.placement import named_leaves
 from mmjax.training import checkpoint_files
-from mmjax.training.checkpoints import Checkpoints, restore_params
+from mmjax.training.checkpoints import Checkpoints, merge_params, restore_params
 
 ABSTRACT, _ = on_mesh(host_state(0))
 
@@ -254,6 +255,34 @@ def test_digests_cover_every_file(checkpoints, directory):
     files = {p.relative_to(directory / "1").as_posix() for p in (directory / "1").rglob("*") if p.is_file()}
     assert set(listed) == files - {"digests.json"}
     assert "params/_METADATA" in listed and "checkpoint.json" in listed
+
+
+def tree(**values):
+    return {"encoder": {name: np.full((2, 3), value, np.float32) for name, value in values.items()}}
+
+
+def test_merge_takes_equal_paths():
+    target, source = tree(a=0, b=0, c=0), tree(a=1, b=2, z=3)
+    merged, report = merge_params(target, source, exclude=["encoder/b"])
+    assert {name: leaf[0, 0] for name, leaf in named_leaves(merged)} == {
+        "encoder/a": 1,
+        "encoder/b": 0,
+        "encoder/c": 0,
+    }
+    assert report.taken == ["encoder/a"]
+    assert report.fresh == ["encoder/b", "encoder/c"]
+    assert report.unused == ["encoder/b", "encoder/z"]
+
+
+def test_merge_refuses_other_shapes_and_empty_results():
+    source = {"encoder": {"a": np.zeros((3, 3), np.float32)}}
+    with pytest.raises(ConfigError, match=r"encoder/a is \(3, 3\) in the source and \(2, 3\) in this model"):
+        merge_params(tree(a=0), source)
+    merge_params(
+        tree(a=0, b=0), source | {"encoder": source["encoder"] | tree(b=1)["encoder"]}, ["encoder/b"]
+    )
+    with pytest.raises(ConfigError, match="init: no parameter is taken"):
+        merge_params(tree(a=0), tree(a=1), include=["encoder"])
 
 
 @pytest.mark.slow

@@ -4,10 +4,8 @@ import numpy as np
 import pytest
 import toy
 
-from mmjax.errors import ConfigError
-from mmjax.parallel.placement import named_leaves
 from mmjax.training.optimizer import make_optimizer
-from mmjax.training.state import create_state, merge_params, replace_params, shardings_of
+from mmjax.training.state import create_state, replace_params, shardings_of
 
 
 def assert_equal(one, other):
@@ -50,31 +48,3 @@ def test_parameters_of_another_run_go_where_they_live():
     assert shardings_of(state) == setup.shardings
     moved, _ = setup.step(state, toy.make_batch())  # params and ema do not share buffers
     assert int(moved.step) == 1
-
-
-def tree(**values):
-    return {"encoder": {name: np.full((2, 3), value, np.float32) for name, value in values.items()}}
-
-
-def test_merge_takes_equal_paths():
-    target, source = tree(a=0, b=0, c=0), tree(a=1, b=2, z=3)
-    merged, report = merge_params(target, source, exclude=["encoder/b"])
-    assert {name: leaf[0, 0] for name, leaf in named_leaves(merged)} == {
-        "encoder/a": 1,
-        "encoder/b": 0,
-        "encoder/c": 0,
-    }
-    assert report.taken == ["encoder/a"]
-    assert report.fresh == ["encoder/b", "encoder/c"]
-    assert report.unused == ["encoder/b", "encoder/z"]
-
-
-def test_merge_refuses_other_shapes_and_empty_results():
-    source = {"encoder": {"a": np.zeros((3, 3), np.float32)}}
-    with pytest.raises(ConfigError, match=r"encoder/a is \(3, 3\) in the source and \(2, 3\) in this model"):
-        merge_params(tree(a=0), source)
-    merge_params(
-        tree(a=0, b=0), source | {"encoder": source["encoder"] | tree(b=1)["encoder"]}, ["encoder/b"]
-    )
-    with pytest.raises(ConfigError, match="init: no parameter is taken"):
-        merge_params(tree(a=0), tree(a=1), include=["encoder"])

@@ -7,7 +7,8 @@ from jax.experimental import multihost_utils
 from saved_states import assert_same_bits, data_file, flip_a_bit, host_state, on_mesh
 
 from mmjax.errors import DataError
-from mmjax.training.checkpoints import Checkpoints
+from mmjax.training.checkpoints import Checkpoints, merge_params
+from mmjax.training.state import replace_params
 
 
 def main(port, process, directory):
@@ -28,6 +29,13 @@ def main(port, process, directory):
     assert not kernel.is_fully_addressable and not kernel.is_fully_replicated
     whole = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), state)
     assert_same_bits(whole, host_state(2))
+
+    merged, _ = merge_params(state.params, host_state(4).params, include=["encoder/.*"])
+    state = replace_params(state, merged)
+    for params in (state.params, state.ema):
+        whole = jax.tree.map(lambda x: multihost_utils.process_allgather(x, tiled=True), params)
+        assert_same_bits(whole["encoder"], host_state(4).params["encoder"])
+        assert_same_bits(whole["head"], host_state(2).params["head"])
 
     save(3)
     checkpoints.wait()
