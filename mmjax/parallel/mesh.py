@@ -50,14 +50,41 @@ def make_mesh(section: Mapping[str, int], devices: Sequence[jax.Device] | None =
     """
     devices = list(jax.devices() if devices is None else devices)
     shape = _mesh_shape([int(section[axis]) for axis in AXES], len(devices))
-    batch_parts = math.prod(shape[:2])
-    processes = len({device.process_index for device in devices})
-    if batch_parts % processes:
+    mesh = Mesh(_arrange(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    groups = _row_groups(mesh)
+    if sum(len(parts) for parts in set(groups.values())) != batch_parts(mesh):
         raise ConfigError(
-            f"mesh: data x fsdp = {batch_parts} does not split the batch over {processes} processes, each of "
-            f"which reads its own rows; expected a multiple of {processes}: lower tensor or sequence"
+            f"mesh: tensor x sequence = {shape[2] * shape[3]} devices share rows of the batch and cut across "
+            f"the devices of the {len(groups)} processes; expected a divisor or a multiple of "
+            f"{len(devices) // len(groups)}, the devices of one process"
         )
-    return Mesh(_arrange(shape, devices), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return mesh
+
+
+def reader(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+    """(index, count): a process reads the part `index` of `count` equal parts of every batch.
+
+    Processes that hold the same rows, since `tensor` or `sequence` reaches from one to the other,
+    have the same index, so count may be smaller than the number of processes. Where a process's rows
+    do not lie side by side on the mesh, `jax.make_array_from_process_local_data` permutes the rows
+    of the batch: the examples are the same.
+
+    Args:
+      mesh: the mesh.
+      process: by default the one that asks.
+    """
+    groups = _row_groups(mesh)
+    distinct = sorted(set(groups.values()))
+    return distinct.index(groups[jax.process_index() if process is None else process]), len(distinct)
+
+
+def _row_groups(mesh: Mesh) -> dict[int, tuple[int, ...]]:
+    """Process -> which of the `batch_parts` its devices hold."""
+    groups: dict[int, set[int]] = {}
+    for part, devices in enumerate(mesh.devices.reshape(batch_parts(mesh), -1)):
+        for device in devices:
+            groups.setdefault(device.process_index, set()).add(part)
+    return {process: tuple(sorted(parts)) for process, parts in groups.items()}
 
 
 def _mesh_shape(sizes: list[int], count: int) -> tuple[int, ...]:

@@ -42,10 +42,28 @@ class FakeDevice:
         self.id, self.process_index, self.slice_index = index, process, slice_index
 
 
-def test_batch_axes_must_reach_every_process():
+@pytest.mark.parametrize(
+    "tensor, readers",
+    [
+        (1, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+        (2, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+        (4, [(0, 2), (0, 2), (1, 2), (1, 2)]),  # two processes hold the same rows
+        (8, [(0, 1), (0, 1), (0, 1), (0, 1)]),
+    ],
+)
+def test_processes_that_share_rows_read_the_same(tensor, readers):
     devices = [FakeDevice(i, process=i // 2) for i in range(8)]
-    with pytest.raises(ConfigError, match="data x fsdp = 2 .* 4 processes"):
-        meshes.make_mesh({"data": 2, "fsdp": 1, "tensor": 4, "sequence": 1}, devices)
+    mesh = meshes.make_mesh(DEFAULT | {"tensor": tensor}, devices)
+    assert [meshes.reader(mesh, process) for process in range(4)] == readers
+    assert meshes.reader(make()) == (0, 1)
+
+
+def test_rows_that_cut_across_processes():
+    devices = [FakeDevice(i, process=i // 4) for i in range(12)]
+    with pytest.raises(
+        ConfigError, match="tensor x sequence = 3 .* 3 processes; expected a .* multiple of 4"
+    ):
+        meshes.make_mesh(DEFAULT | {"tensor": 3}, devices)
 
 
 def test_only_the_data_axis_crosses_tpu_slices():
