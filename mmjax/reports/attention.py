@@ -13,7 +13,72 @@ import flax.traverse_util
 import jax
 import numpy as np
 
+from mmjax.data.transforms.text import special_ids
 from mmjax.reports.pictures import from_array
+
+
+def attention_artifact(
+    config: Mapping[str, Any],
+    model: nn.Module,
+    variables: Mapping[str, Any],
+    batch: Mapping[str, Any],
+    tokenizers: Mapping[str, Any],
+    *,
+    examples: int = 8,
+) -> dict[str, Any] | None:
+    """The artifact of a run: the first text stream over the first image stream of its model.
+
+    Args:
+      config: the resolved config.
+      model, variables: of the run.
+      batch: of evaluation data, `[B, ...]`.
+      tokenizers: of the run, by name.
+      examples: how many of the batch's examples are shown, of those that have both streams.
+
+    Returns:
+      See `attention_examples`; None when the model has no two such streams, too.
+    """
+    text, image = (_first_of_kind(config, kind) for kind in ("text", "image"))
+    if text is None or image is None:
+        return None
+    rows = np.flatnonzero(np.asarray(batch[f"{text}_present"]) & np.asarray(batch[f"{image}_present"]))
+    few = {name: np.asarray(values)[rows[:examples]] for name, values in batch.items()}
+    streams = config["data"]["streams"]
+    name = next((t["tokenizer"] for t in streams[text]["eval"] if "tokenizer" in t), None)
+    if name is None or not len(rows):
+        return None
+    words = words_of(few[text], few.get(f"{text}_mask"), tokenizers[name])
+    pixels = shown_pixels(few[image], streams[image]["eval"])
+    return attention_examples(model, variables, few, words, pixels, text=text, image=image)
+
+
+def _first_of_kind(config, kind):
+    streams = config["model"]["streams"].items()
+    return next((name for name, stream in streams if stream["kind"] == kind), None)
+
+
+def words_of(ids: np.ndarray, mask: np.ndarray | None, tokenizer: Any) -> list[list[str | None]]:
+    """The text of each token of `[B, L]` ids; None for padding and special tokens."""
+    hidden = np.isin(ids, special_ids(tokenizer))
+    hidden = hidden if mask is None else hidden | ~np.asarray(mask)
+    return [
+        [None if skip else tokenizer.decode([int(token)]) for token, skip in zip(row, skips, strict=True)]
+        for row, skips in zip(ids, hidden, strict=True)
+    ]
+
+
+def shown_pixels(images: np.ndarray, transforms: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """`[B, height, width, C]` in [0, 1], from images as the model gets them.
+
+    Args:
+      images: what the transforms end in.
+      transforms: of the stream; a `normalise` among them is undone.
+    """
+    for transform in transforms:
+        if transform["type"] == "normalise":
+            mean, std = (np.asarray(transform[key], np.float32) for key in ("mean", "std"))
+            return np.clip(images * std + mean, 0.0, 1.0)
+    return images
 
 
 def attention_examples(

@@ -23,8 +23,9 @@ def retrieval(artifact: Mapping[str, Any], images: Images) -> Markup | None:
     Args:
       artifact: `data` (name of the data set) and `queries`: a list of `{'text', 'example_id',
         'rank', 'results': [{'example_id', 'score', 'correct', 'text'}]}`. An entry may bring its own
-        base64 `image`; one without text and image is shown by the image of its example. `correct` is
-        left out where nothing is known about it, and so is `rank`, that of the best right answer.
+        `image` (base64, or as `pictures.decode` takes it) and a `name` to stand under it; one
+        without text and image is shown by the image of its example. `correct` is left out where
+        nothing is known about it, and so is `rank`, that of the best right answer.
       images: where the other pictures come from.
     """
     data = str(artifact.get("data", ""))
@@ -51,12 +52,13 @@ def _hit(entry, data, images):
     shown = element("span", cut(entry["text"], 80)) if entry.get("text") else _picture(entry, data, images)
     score = entry.get("score")
     score = None if score is None else f"{score:.3f}"
+    name = element("span", cut(entry["name"], 40), class_="tail") if entry.get("name") else None
     correct = entry.get("correct")
     if correct is None:
-        return element("li", shown, element("span", score, class_="tail"), class_="hit")
+        return element("li", shown, name, element("span", score, class_="tail"), class_="hit")
     mark = element("span", "✓" if correct else "✗", class_="mark", title="right" if correct else "wrong")
     kind = "hit good" if correct else "hit bad"
-    return element("li", shown, element("span", mark, " ", score, class_="tail"), class_=kind)
+    return element("li", shown, name, element("span", mark, " ", score, class_="tail"), class_=kind)
 
 
 def _picture(entry, data, images):

@@ -1,0 +1,148 @@
+"""Search: which items are most similar to a query, in the space that an objective made for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmjax.errors import ConfigError, DataError
+from mmjax.run_items import Items, check_stream, read_items
+
+if TYPE_CHECKING:
+    from mmjax.run import Run
+
+
+@dataclasses.dataclass(frozen=True)
+class Hit:
+    """A found item.
+
+    Attributes:
+      name: what the item is called: a path, a number, or the example_id of a record.
+      score: dot product of the embeddings; the cosine where the heads normalise.
+      values: what the item was read from, stream -> path or text; empty for records.
+    """
+
+    name: str | int
+    score: float
+    values: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Index:
+    """Items that have been embedded.
+
+    Attributes:
+      names: of the `n` items.
+      embeddings: projection head -> `[n, D]`; a row is zeros where the item lacks what the head reads.
+      values: of each item, see `Hit`; None where they are not known.
+    """
+
+    names: list[str | int]
+    embeddings: dict[str, np.ndarray]
+    values: list[dict[str, Any]] | None = None
+
+    def best(self, head: str, query: np.ndarray, k: int) -> list[Hit]:
+        """The `k` items whose embedding has the largest dot product with `query` `[D]`, best first."""
+        vectors = self.embeddings[head]
+        there = np.flatnonzero(vectors.any(axis=1))
+        scores = vectors[there] @ query
+        best = np.argsort(-scores, kind="stable")[:k]
+        values = self.values or [{}] * len(vectors)
+        return [Hit(self.names[there[i]], float(scores[i]), values[there[i]]) for i in best]
+
+
+def make_index(run: Run, source: Items | pathlib.Path | str) -> Index:
+    """Embeds a folder, a manifest or a data set of the run; reads a Parquet file made before.
+
+    Raises:
+      DataError: the Parquet file holds no embeddings of this model's heads.
+    """
+    from mmjax.run import EMBEDDINGS
+
+    if not isinstance(source, Items) and pathlib.Path(source).suffix == ".parquet":
+        return _read_parquet(pathlib.Path(source), run)
+    if not isinstance(source, Items) and str(source) not in run.datasets:
+        source = read_items(source, run.kinds)
+    names: list[str | int] = []
+    parts: dict[str, list[np.ndarray]] = {}
+    for chunk in run.outputs(source, EMBEDDINGS):
+        names += chunk.names
+        for head, values in chunk.outputs.items():
+            parts.setdefault(head, []).append(values)
+    embeddings = {head: np.concatenate(values) for head, values in parts.items()}
+    return Index(names, embeddings, source.values if isinstance(source, Items) else None)
+
+
+def search(
+    run: Run, source: Any, query: Mapping[str, Any], *, k: int = 10, find: str | None = None
+) -> list[Hit]:
+    """See `Run.search`.
+
+    Raises:
+      ConfigError: a query that is not one stream with one value, or streams that no objective compares.
+    """
+    if len(query) != 1:
+        raise ConfigError(f"got a query of {len(query)} streams, expected one, such as text='a cat'")
+    (stream,) = query
+    check_stream(stream, run.kinds)
+    if find is not None:
+        check_stream(find, run.kinds)
+    index = source if isinstance(source, Index) else make_index(run, source)
+    head, other = comparable(run, stream, list(index.embeddings), find)
+    vectors = run.embed(**query)[head]
+    if len(vectors) != 1:
+        raise ConfigError(f"got {len(vectors)} queries, expected one")
+    return index.best(other, vectors[0], k)
+
+
+def comparable(run: Run, stream: str, heads: Sequence[str], find: str | None) -> tuple[str, str]:
+    """The head that embeds the query, and the one of `heads` whose embeddings it is compared with.
+
+    Two heads are compared where an objective pulls their outputs together (its `a` and `b`), and
+    every head with itself.
+
+    Args:
+      run: the run.
+      stream: of the query.
+      heads: that the items are embedded with.
+      find: the stream that the items are to be compared by; None prefers another than `stream`.
+
+    Raises:
+      ConfigError: there are no two such heads.
+    """
+    reads = {name: head.get("reads") for name, head in run.heads.items()}
+    objectives = run.config["objectives"].values()
+    together = [{o["a"], o["b"]} for o in objectives if "a" in o and "b" in o]
+    own = [
+        name for name, entry in reads.items() if entry == stream and run.heads[name]["type"] == "projection"
+    ]
+    pairs = [(a, b) for a in own for b in heads if a == b or {a, b} in together]
+    if find is not None:
+        pairs = [(a, b) for a, b in pairs if reads[b] == find]
+    if not pairs:
+        items = find or " or ".join(dict.fromkeys(str(reads[name]) for name in heads))
+        raise ConfigError(
+            f"a query of {stream} cannot be compared with items of {items}: no projection heads of both "
+            "are pulled together by an objective of this run"
+        )
+    return min(pairs, key=lambda pair: reads[pair[1]] == stream)
+
+
+def _read_parquet(path: pathlib.Path, run: Run) -> Index:
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({error})") from None
+    heads = [name for name in table.column_names if name in run.heads]
+    if "item" not in table.column_names or not heads:
+        raise DataError(
+            f"{path}: holds no embeddings of this run, expected columns item, {', '.join(run.heads)}"
+        )
+    vectors = {head: np.array(table[head].to_pylist(), np.float32) for head in heads}
+    return Index(table["item"].to_pylist(), vectors)
