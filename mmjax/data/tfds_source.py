@@ -24,7 +24,7 @@ from mmjax.errors import DataError, MmjaxError
 _CONTENT = "content.json"
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
 _TENSORFLOW_ADVICE = (
-    "; a builder that needs TensorFlow can be prepared where that is installed: "
+    "; install TensorFlow here, or, where it is only needed to prepare, there: "
     "tfds build NAME --file_format=array_record --data_dir={place}"
 )
 
@@ -78,10 +78,11 @@ def prepare(make: Callable[[str], tfds.core.DatasetBuilder], data_dir: pathlib.P
 class TfdsSource(Source):
     """A split of a prepared TFDS data set.
 
-    Images and videos stay encoded `bytes`; text becomes `str`; a class label becomes an `int`, or
-    None where TFDS has -1 for an unknown one; a sequence of class labels becomes a multi-hot
-    float32 `[N]`; other sequences become arrays, or lists of text. Where the data set has no
-    'example_id' feature, it is the position in the split.
+    Images stay encoded `bytes`; text becomes `str`; a class label becomes an `int`, or None where
+    TFDS has -1 for an unknown one; a sequence of class labels becomes a multi-hot float32 `[N]`;
+    other sequences, a sequence of images (frames) among them, become arrays, or lists of text. Where
+    the data set has no 'example_id' feature, it is the position in the split. (Data sets with TFDS's
+    own `Audio` or `Video` features open only where TensorFlow is installed: TFDS imports it for them.)
 
     Args:
       directory: a prepared directory (it holds `dataset_info.json`).
@@ -204,12 +205,12 @@ def _subset(features: tfds.features.FeaturesDict, paths: list[list[str]]) -> tfd
 
 
 def _skip_media(features):
-    """Decoders that leave images and videos encoded."""
+    """Decoders that leave images encoded."""
     decoders = {}
     for key, feature in features.items():
         if isinstance(feature, tfds.features.FeaturesDict):
             decoders[key] = _skip_media(feature)
-        elif isinstance(feature, tfds.features.Image | tfds.features.Video):
+        elif isinstance(feature, tfds.features.Image):
             decoders[key] = tfds.decode.SkipDecoding()
     return decoders
 

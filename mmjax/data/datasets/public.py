@@ -15,9 +15,9 @@ class Tfds:
     """A data set of the TFDS catalogue, or of any builder that is registered or already prepared.
 
     Many builders of the catalogue need TensorFlow to prepare. Prepare those where it is installed,
-    `tfds build NAME --file_format=array_record --data_dir=DATA_DIR/tfds`; reading never needs it.
+    `tfds build NAME --file_format=array_record --data_dir=DATA_DIR/tfds`; reading does not need it.
 
-    Images and videos are read as encoded bytes, class labels as indices with their names.
+    `mmjax.data.tfds_source.TfdsSource` says what each kind of feature is read as.
 
     Attributes:
       name: in TFDS's syntax, such as 'mnist', 'cifar10:3.*.*' or 'glue/cola:2.0.0'.
