@@ -36,7 +36,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
     fusion, head = _fusion_and_head(args.fusion)
     test = {"type": "openmoji", "split": "test", "base_only": True}
-    accuracy = {"type": "classification", "head": "group", "label": "group"}
+    accuracy = {"type": "classification", "head": "group", "label": "group_id"}
 
     return ConfigDict(
         {
@@ -51,7 +51,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     "text_only": {"dataset": test, "drop": ["image"]},
                 },
                 "streams": {"image": image, "text": text},
-                "labels": {"group": "group"},
+                "labels": {"group_id": "group"},
                 "tokenizers": {"default": {"type": "wordpiece", "features": ["name"], "vocab_size": 2000}},
             },
             "model": {
@@ -62,7 +62,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "fusion": fusion,
                 "heads": {"group": head},
             },
-            "objectives": {"group": {"type": "cross_entropy", "logits": "group", "label": "group"}},
+            "objectives": {"group": {"type": "cross_entropy", "logits": "group", "label": "group_id"}},
             "optimizer": {
                 "method": {"type": "adamw", "weight_decay": 0.05},
                 "schedule": {"type": "cosine", "peak": 1e-3, "warmup_percent": 5.0},
@@ -84,11 +84,11 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def _fusion_and_head(name: str) -> tuple[dict | None, dict]:
-    classifier = {"type": "classifier", "label": "group", "dropout": 0.2}
+    classifier = {"type": "classifier", "label": "group_id", "dropout": 0.2}
     if name == "concat":
         return {"type": "concat", "width": WIDTH, "hidden": [2 * WIDTH], "dropout": 0.2}, classifier
     if name == "gated":
         return {"type": "gated", "width": WIDTH}, classifier
     if name == "late":
-        return None, {"type": "late_classifier", "label": "group", "reads": STREAMS, "dropout": 0.2}
+        return None, {"type": "late_classifier", "label": "group_id", "reads": STREAMS, "dropout": 0.2}
     raise ConfigError(f"argument fusion: got '{name}', expected one of: concat, gated, late")

@@ -31,7 +31,7 @@ def get_config(arg: str = "") -> ConfigDict:
         "reader": {"type": "rnn", "cell": "gru", "width": 64},
     }
     test = {"type": "openmoji", "split": "test", "base_only": True}
-    accuracy = {"type": "classification", "head": "is_flag", "label": "is_flag"}
+    accuracy = {"type": "classification", "head": "flag", "label": "is_flag"}
 
     return ConfigDict(
         {
@@ -50,7 +50,7 @@ def get_config(arg: str = "") -> ConfigDict:
                 "streams": {"image": {"kind": "image", "encoder": encoder}},
                 # A softmax over two classes is a logistic regression on their difference.
                 "heads": {
-                    "is_flag": {
+                    "flag": {
                         "type": "classifier",
                         "reads": "image",
                         "label": "is_flag",
@@ -58,7 +58,7 @@ def get_config(arg: str = "") -> ConfigDict:
                     }
                 },
             },
-            "objectives": {"is_flag": {"type": "cross_entropy", "logits": "is_flag", "label": "is_flag"}},
+            "objectives": {"flag": {"type": "cross_entropy", "logits": "flag", "label": "is_flag"}},
             "optimizer": {
                 "method": {"type": "adamw", "weight_decay": 0.01},
                 "schedule": {"type": "cosine", "peak": 1e-3, "warmup_percent": 5.0},

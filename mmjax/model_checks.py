@@ -39,9 +39,15 @@ def check_model(config: Mapping[str, Any]) -> None:
         _check_name(name, f"model.streams.{name}")
         _check_encoder(name, section, streams)
     readable = [*streams, "fused"] if config["model"]["fusion"] else [*streams]
+    labels = config["data"]["labels"]
     for name, head in heads.items():
         _check_name(name, f"model.heads.{name}")
-        _check_head(head, f"model.heads.{name}", readable, streams, config["data"]["labels"])
+        if name in labels or name in streams:
+            raise ConfigError(
+                f"model.heads.{name}: a {'label' if name in labels else 'stream'} has this name too, and "
+                "evaluators find outputs and labels by name; rename one of them"
+            )
+        _check_head(head, f"model.heads.{name}", readable, streams, labels)
 
 
 def check_data(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int], Any]]) -> None:

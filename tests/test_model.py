@@ -68,7 +68,7 @@ SPEC = {
     "text": ((3,), np.int32),
     "text_mask": ((3,), np.bool_),
     "text_present": ((), np.bool_),
-    "group": ((), np.int32),
+    "group_id": ((), np.int32),
     "example_mask": ((), np.bool_),
 }
 
@@ -81,7 +81,7 @@ def toy_encoders(monkeypatch):
 def make_config(**model):
     """A whole config, as far as the model looks at it, before sizes are filled."""
     heads = {
-        "group": {"type": "classifier", "label": "group"},
+        "group": {"type": "classifier", "label": "group_id"},
         "image_embedding": {"type": "projection", "reads": "image", "width": 4},
         "text_embedding": {"type": "projection", "reads": "text", "width": 4},
         "scale": {"type": "learned_scale"},
@@ -93,11 +93,11 @@ def make_config(**model):
         "heads": heads,
     }
     section = components.normalise(sections | model, schema.Model, "model")
-    return {"model": section, "data": {"labels": {"group": "group"}}, "dtype": "float32", "remat": False}
+    return {"model": section, "data": {"labels": {"group_id": "group"}}, "dtype": "float32", "remat": False}
 
 
 def build(spec=SPEC, dtype="float32", remat=False, **model):
-    config = fill_from_data(make_config(**model), {"text": 11}, {"group": 3})
+    config = fill_from_data(make_config(**model), {"text": 11}, {"group_id": 3})
     return build_model(config | {"dtype": dtype, "remat": remat}, spec)
 
 
@@ -110,7 +110,7 @@ def make_batch(batch=8, seed=0):
         "text": jax.random.randint(keys[1], (batch, 3), 0, 11),
         "text_mask": jnp.ones((batch, 3), bool).at[0, 2].set(False),
         "text_present": jnp.ones(batch, bool).at[jnp.array([1, 3])].set(False),
-        "group": jnp.zeros(batch, jnp.int32),
+        "group_id": jnp.zeros(batch, jnp.int32),
         "example_mask": jnp.ones(batch, bool),
     }
 
@@ -292,13 +292,13 @@ def test_sharded_over_eight_devices_equals_one():
 
 def test_sizes_are_filled_in_a_copy():
     config = make_config()
-    filled = fill_from_data(config, {"text": 11, "image": 3}, {"group": 3, "unused": 7})
+    filled = fill_from_data(config, {"text": 11, "image": 3}, {"group_id": 3, "unused": 7})
     assert filled["model"]["streams"]["text"]["encoder"]["inner"]["vocab_size"] == 11
     assert filled["model"]["heads"]["group"]["num_classes"] == 3
     assert filled["model"]["heads"]["words"]["vocab_size"] == 11
     assert config["model"]["heads"]["group"]["num_classes"] == 0
     assert fill_from_data(filled, {}, {}) == filled  # nothing left to fill, what is set stays
-    assert fill_from_data(ConfigDict(config), {"text": 11}, {"group": 3}).to_dict() == filled
+    assert fill_from_data(ConfigDict(config), {"text": 11}, {"group_id": 3}).to_dict() == filled
 
 
 @pytest.mark.parametrize(
@@ -306,10 +306,10 @@ def test_sizes_are_filled_in_a_copy():
     [
         (
             {},
-            {"group": 3},
+            {"group_id": 3},
             ["model.streams.text.encoder.inner.vocab_size: is 0", "tokenizer of stream 'text'"],
         ),
-        ({"text": 11}, {"groups": 3}, ["model.heads.group.num_classes: is 0", "did you mean 'groups'"]),
+        ({"text": 11}, {"group_ids": 3}, ["model.heads.group.num_classes: is 0", "did you mean 'group_ids'"]),
     ],
 )
 def test_sizes_that_the_data_does_not_give_are_errors(vocab_sizes, class_counts, fragments):
@@ -360,17 +360,23 @@ def test_a_shared_encoder_needs_one_vocabulary():
             ["model.heads.group.reads: 'txt'", "did you mean 'text'", "image, text"],
         ),
         ("fusion", None, ["reads: is 'fused', but the model has no fusion", "image, text"]),
-        ("heads.group.label", "groups", ["model.heads.group.label: 'groups'", "did you mean 'group'"]),
+        ("heads.group.label", "groups", ["model.heads.group.label: 'groups'", "did you mean 'group_id'"]),
+        ("heads.group_id", {"type": "learned_scale"}, ["model.heads.group_id: a label has this name too"]),
+        ("heads.text", {"type": "learned_scale"}, ["model.heads.text: a stream has this name too"]),
         (
             "heads.words.stream",
             "image",
             ["heads.words.stream: 'image' is of kind 'image', expected kind 'text'"],
         ),
         ("heads.words.stream", "caption", ["heads.words.stream: 'caption' is not there"]),
-        ("heads.late", {"type": "late_classifier", "label": "group", "reads": []}, ["late.reads: is empty"]),
         (
             "heads.late",
-            {"type": "late_classifier", "label": "group", "reads": ["text", "text"]},
+            {"type": "late_classifier", "label": "group_id", "reads": []},
+            ["late.reads: is empty"],
+        ),
+        (
+            "heads.late",
+            {"type": "late_classifier", "label": "group_id", "reads": ["text", "text"]},
             ["late.reads: names 'text' twice"],
         ),
     ],
