@@ -67,9 +67,10 @@ class Source:
         Raises:
           DataError: when the records have no such feature.
         """
-        if len(self):
+        view = self.select([path])
+        if len(self) and not any(f"{name}.".startswith(f"{path}.") for name in flat_names(view[0])):
             feature(self[0], path)  # a full record, whose features the message can name
-        return [feature(record, path) for record in self.select([path])]
+        return [feature(record, path) for record in view]
 
     def verify(self) -> None:
         """Reads all prepared bytes and compares them with the digests made at preparation.

@@ -85,3 +85,15 @@ def test_mixture_needs_equal_classes():
 def test_sources_pickle(source: Source):
     copy = pickle.loads(pickle.dumps(source))
     assert copy[0] == source[0] and copy.fingerprint == source.fingerprint
+
+
+def test_verify_reaches_every_part():
+    class Checked(ListSource):
+        verified = 0
+
+        def verify(self):
+            Checked.verified += 1
+
+    parts = [Checked([{"x": i}]) for i in range(3)]
+    MixtureSource([SubsetSource(part, [0]) for part in parts], [1, 1, 1]).verify()
+    assert Checked.verified == 3

@@ -50,7 +50,7 @@ class OpenMoji:
             raise ConfigError(f"openmoji.image_size: got {self.image_size}, expected 8 to 1024 pixels")
 
     def prepare(self, data_dir: pathlib.Path) -> None:
-        """Draws all emoji (some 20 seconds of one core for 64 pixels); nothing when that is done.
+        """Draws all emoji (about 12 seconds of one core for 64 pixels); nothing when that is done.
 
         Raises:
           DataError: when it cannot be written.
