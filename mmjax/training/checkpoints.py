@@ -181,7 +181,7 @@ class Checkpoints:
                 write_json(path / files.RECORD, record)
                 files.write_digests(path)
                 self._rotate()
-        except BaseException as error:  # noqa: B902, raised again by `wait`
+        except BaseException as error:  # raised again by `wait`, in the caller's thread
             self._error = error
 
     def _rotate(self):

@@ -75,8 +75,7 @@ def make_gradient_function(
 
     def forward(params, model_state, batch, key):
         if trainable is not None:
-            stop = lambda p, moves: p if moves else jax.lax.stop_gradient(p)  # noqa: E731
-            params = jax.tree.map(stop, params, trainable)
+            params = jax.tree.map(_stop_gradient_unless, params, trainable)
         outputs, new_state = model.apply(
             {"params": params, **model_state},
             batch,
@@ -151,3 +150,7 @@ def make_gradient_function(
         return split(x, "outputs")
 
     return whole if accumulate_steps == 1 else cached
+
+
+def _stop_gradient_unless(param, moves):
+    return param if moves else jax.lax.stop_gradient(param)

@@ -4,9 +4,9 @@ Regular expressions match a whole '/'-joined parameter path, `text_encoder/.*` o
 `.*/(cross|gate)_.*`.
 
 Weight decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every rule, multiplied
-by the learning rate, and applies to matrices only: parameters named `kernel` or `embedding` outside
-of anything named `position`. Biases, norm scales, position embeddings, class and latent tokens and
-the logit scale are not decayed.
+by the learning rate, and applies to matrices only: parameters named `kernel`, `embedding` or
+`recurrent`. Biases, norm scales, position tables, class and latent tokens and the logit scale are
+not decayed.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mmjax import components
 from mmjax.errors import ConfigError
 from mmjax.parallel.placement import named_leaves, path_name
 
+_DECAYED = ("kernel", "embedding", "recurrent")
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -164,12 +165,7 @@ def trainable(section: Mapping[str, Any], params: Any) -> Any:
 
 def decayed(params: Any) -> Any:
     """Tree of bools like `params`: whether weight decay applies, see the module docstring."""
-
-    def matrix(path, _):
-        *parents, last = path_name(path).split("/")
-        return last in ("kernel", "embedding") and not any("position" in name for name in parents)
-
-    return jax.tree.map_with_path(matrix, params)
+    return jax.tree.map_with_path(lambda path, _: path_name(path).split("/")[-1] in _DECAYED, params)
 
 
 def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
@@ -177,8 +173,10 @@ def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
 
     Each is the factor of the first of `section['multipliers']` that matches the path, times
     `layer_decay` to the number of layers between it and the top of its encoder (Bao et al. 2022,
-    arXiv:2106.08254, section 3.1; Clark et al. 2020, arXiv:2003.10555, section 3.1). Embeddings lie
-    below block 0; what is outside of an encoder, and its final norm and pooling, is at the top.
+    arXiv:2106.08254; Clark et al. 2020, arXiv:2003.10555). What stands beside the blocks
+    (`patch`, `positions`, `embedding`, ...) lies below block 0, except for the final `norm` and
+    `pool`; these, and all that is in no encoder with blocks, are at the top. Of stacks within one
+    encoder (frames, then time) each is counted by itself.
     """
     for multiplier in section["multipliers"]:
         _check_matches(multiplier["pattern"], params, "optimizer.multipliers")
@@ -197,23 +195,23 @@ def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
     return jax.tree.map_with_path(factor, params)
 
 
-_BLOCK = re.compile(r"([^/]*_encoder)/(?:.*/)?blocks_(\d+)/.*")
-_BOTTOM = re.compile(r"[^/]*_encoder/(.*/)?[^/]*(embed|position|patch|token|stem)[^/]*(/.*)?")
+_BLOCK = re.compile(r"(?P<stack>[^/]*_encoder(?:/.+?)?)/blocks_(?P<index>\d+)/.*")
+_ABOVE_BLOCKS = ("norm", "pool")
 
 
 def _layers_below_top(names: list[str]) -> dict[str, int]:
-    """How many layers each parameter lies below the top of its encoder; the last block has 1."""
+    """How many layers each parameter lies below the top of its stack of blocks; the last block has 1."""
     blocks = {name: match for name in names if (match := _BLOCK.fullmatch(name))}
     depths: dict[str, int] = {}
     for match in blocks.values():
-        depths[match[1]] = max(depths.get(match[1], 0), int(match[2]) + 1)
+        depths[match["stack"]] = max(depths.get(match["stack"], 0), int(match["index"]) + 1)
     below = dict.fromkeys(names, 0)
-    for name in names:
-        encoder = name.split("/", 1)[0]
-        if name in blocks:
-            below[name] = depths[encoder] - int(blocks[name][2])
-        elif encoder in depths and _BOTTOM.fullmatch(name):
-            below[name] = depths[encoder] + 1
+    for stack, depth in depths.items():
+        for name in names:
+            if name in blocks:
+                below[name] = depths[blocks[name]["stack"]] - int(blocks[name]["index"])
+            elif name.startswith(f"{stack}/") and name[len(stack) + 1 :].split("/")[0] not in _ABOVE_BLOCKS:
+                below[name] = depth + 1
     return below
 
 

@@ -88,18 +88,20 @@ def test_weight_decay_is_for_matrices():
             "patch": {"kernel": 1, "bias": 1},
             "norm": {"scale": 1},
             "attention": {"query": {"kernel": 1, "bias": 1}},
-            "tokens": {"embedding": 1},
-            "position": {"embedding": 1},
-            "position_embedding": 1,
-            "class_token": 1,
+            "embedding": {"embedding": 1},
+            "positions": {"table": 1},
+            "forward_0": {"input": {"kernel": 1}, "recurrent": 1, "recurrent_bias": 1},
+            "cls": 1,
         },
-        "log_scale": 1,
+        "scale_head": {"log_scale": 1},
     }
     decays = {name for name, value in named_leaves(optimizer.decayed(names)) if value}
     assert decays == {
         "encoder/patch/kernel",
         "encoder/attention/query/kernel",
-        "encoder/tokens/embedding",
+        "encoder/embedding/embedding",
+        "encoder/forward_0/input/kernel",
+        "encoder/forward_0/recurrent",
     }
 
 
@@ -145,29 +147,39 @@ def test_the_first_matching_multiplier_counts(params):
 
 
 def test_layer_decay_counts_from_the_top_of_each_encoder():
+    norm = {"scale": 1}
     names = {
         "image_encoder": {
             "patch": {"kernel": 1},
-            "position_embedding": 1,
+            "positions": {"table": 1},
+            "cls": 1,
             "blocks_0": {"mlp": {"up": {"kernel": 1}}},
             "blocks_1": {"mlp": {"up": {"kernel": 1}}},
-            "norm": {"scale": 1},
+            "norm": norm,
+            "pool": {"probe": 1},
         },
-        "text_encoder": {"token_embedding": {"embedding": 1}, "blocks_0": {"norm": {"scale": 1}}},
-        "audio_encoder": {"patch": {"kernel": 1}},
-        "fusion": {"blocks_0": {"norm": {"scale": 1}}},
+        "video_encoder": {
+            "image": {"patch": {"kernel": 1}, "blocks_0": {"norm": norm}, "norm": norm},
+            "temporal_transformer": {"blocks_0": {"norm": norm}, "blocks_1": {"norm": norm}},
+        },
+        "audio_encoder": {"conv_0": {"kernel": 1}},
+        "fusion": {"blocks_0": {"norm": norm}},
     }
-    settings = section(layer_decay=0.5)
-    factors = dict(named_leaves(optimizer.learning_rate_factors(settings, names)))
+    factors = dict(named_leaves(optimizer.learning_rate_factors(section(layer_decay=0.5), names)))
     assert factors == {
         "image_encoder/patch/kernel": 0.125,
-        "image_encoder/position_embedding": 0.125,
+        "image_encoder/positions/table": 0.125,
+        "image_encoder/cls": 0.125,
         "image_encoder/blocks_0/mlp/up/kernel": 0.25,
         "image_encoder/blocks_1/mlp/up/kernel": 0.5,
         "image_encoder/norm/scale": 1.0,
-        "text_encoder/token_embedding/embedding": 0.25,
-        "text_encoder/blocks_0/norm/scale": 0.5,
-        "audio_encoder/patch/kernel": 1.0,  # no blocks, so nothing to count
+        "image_encoder/pool/probe": 1.0,
+        "video_encoder/image/patch/kernel": 0.25,
+        "video_encoder/image/blocks_0/norm/scale": 0.5,
+        "video_encoder/image/norm/scale": 1.0,
+        "video_encoder/temporal_transformer/blocks_0/norm/scale": 0.25,
+        "video_encoder/temporal_transformer/blocks_1/norm/scale": 0.5,
+        "audio_encoder/conv_0/kernel": 1.0,  # no blocks, so nothing to count
         "fusion/blocks_0/norm/scale": 1.0,
     }
 
