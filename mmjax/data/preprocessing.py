@@ -79,7 +79,8 @@ class Preprocessor:
             if not 0 <= streams[name]["drop_rate"] <= 1:
                 given = streams[name]["drop_rate"]
                 raise ConfigError(f"data.streams.{name}.drop_rate: got {given}, expected 0 to 1")
-        self._labels, self._drop, self._partial = dict(labels), frozenset(drop), partial
+        self._labels, self._drop = dict(labels), frozenset(drop)
+        self._train, self._partial = train, partial
         self.spec: Spec | None = None if spec is None else read_spec(spec)
 
     def __call__(self, record: Record, seed: int = 0, number: int = 0) -> Example:
@@ -99,7 +100,7 @@ class Preprocessor:
             example |= self._stream(name, values[name], generator(seed, number, name))
             example[f"{name}_present"] = np.bool_(True)
         for name, path in self._labels.items():
-            value = self._read(record, path)
+            value = self._label_value(record, path)
             if value is not None:
                 example[name] = _label(name, value)
         example["example_id"] = np.int32(record.get("example_id", number))
@@ -120,7 +121,7 @@ class Preprocessor:
           fallback: a spec to take what a stream is from, where the source seems to have none.
 
         Raises:
-          DataError: when no record has some stream or label.
+          DataError: when no record has some stream (in training, or label).
         """
         names = {*self._chains, *self._labels}
         known = {} if fallback is None else _by_name(read_spec(fallback), names)
@@ -133,6 +134,8 @@ class Preprocessor:
         spec: Spec = {}
         for name in [*self._chains, *self._labels]:
             entries = found.get(name) or known.get(name)
+            if not entries and name in self._labels and not self._train:
+                continue  # nothing reads it, or the evaluator that does says so
             if not entries:
                 kind = "label" if name in self._labels else "stream"
                 what = self._labels.get(name) or ", ".join(self._features[name])
@@ -148,27 +151,30 @@ class Preprocessor:
         found = {}
         for name in sorted(names):
             if name in self._labels:
-                value = self._read(record, self._labels[name])
+                value = self._label_value(record, self._labels[name])
                 made = {} if value is None else {name: _label(name, value)}
             else:
-                value = self._value(name, record, known_to_lack=name in self._drop)
+                value = self._value(name, record, may_lack=name in self._drop)
                 made = {} if value is None else self._stream(name, value, generator(0, 0, name))
                 made = made and {**made, f"{name}_present": np.bool_(True)}
             if made:
                 found[name] = {entry: (array.shape, array.dtype.name) for entry, array in made.items()}
         return found
 
-    def _value(self, stream, record, known_to_lack=False):
-        values = [self._read(record, path, known_to_lack) for path in self._features[stream]]
+    def _label_value(self, record, path):
+        return self._read(record, path, may_lack=not self._train)
+
+    def _value(self, stream, record, may_lack=False):
+        values = [self._read(record, path, may_lack) for path in self._features[stream]]
         if len(values) == 1:
             return values[0]
         return None if all(value is None for value in values) else values
 
-    def _read(self, record, path, known_to_lack=False):
+    def _read(self, record, path, may_lack=False):
         try:
             return feature(record, path)
         except DataError:
-            if self._partial or known_to_lack:
+            if self._partial or may_lack:
                 return None
             raise
 

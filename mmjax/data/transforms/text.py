@@ -74,7 +74,7 @@ class Tokenize:
     start: Literal["none", "bos", "cls"] = "none"
     end: Literal["none", "eos", "sep"] = "none"
     tokenizer: str = "default"
-    bound: Any = None
+    bound: Any = None  # the tokenizer, set by `bind`
 
     def __post_init__(self):
         need = 1 + (self.start != "none") + (self.end != "none")
@@ -83,7 +83,8 @@ class Tokenize:
     def bind(self, tokenizers: Mapping[str, Any]) -> Tokenize:
         """The same transform with its tokenizer."""
         bound = dataclasses.replace(self, bound=_find(self, tokenizers))
-        bound._special("start"), bound._special("end")
+        for field in ("start", "end"):
+            bound._special(field)  # raises where the tokenizer has no such token
         return bound
 
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
@@ -95,7 +96,7 @@ class Tokenize:
 
     def _special(self, field):
         name = getattr(self, field)
-        return [] if name == "none" else [_special_id(self, field, name)]
+        return [] if name == "none" else [_special_id(self, self.bound, field, name)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +120,7 @@ class MaskTokens:
     rate: float = 0.15
     max_span: int = 1
     tokenizer: str = "default"
-    bound: Any = None
+    vocabulary: Any = None  # set by `bind`
 
     def __post_init__(self):
         require(self, "rate", 0 < self.rate <= 1, "above 0, up to 1")
@@ -127,29 +128,31 @@ class MaskTokens:
 
     def bind(self, tokenizers: Mapping[str, Any]) -> MaskTokens:
         """The same transform with its tokenizer."""
-        bound = dataclasses.replace(self, bound=_find(self, tokenizers))
-        _special_id(bound, "tokenizer", "mask")
-        return bound
+        tokenizer = _find(self, tokenizers)
+        mask_id = _special_id(self, tokenizer, "tokenizer", "mask")
+        return dataclasses.replace(
+            self, vocabulary=_Vocabulary(tokenizer.vocab_size, mask_id, special_ids(tokenizer))
+        )
 
     def __call__(self, value: Any, rng: np.random.Generator) -> dict[str, np.ndarray]:
         if not isinstance(value, dict) or "mask" not in value or value["value"].dtype.kind != "i":
             raise fail(self, value, "token ids with their mask; put tokenize and pad before")
         ids = value["value"].copy()
-        special = special_ids(self.bound)
-        candidates = np.flatnonzero(value["mask"] & ~np.isin(ids, special))
+        candidates = np.flatnonzero(value["mask"] & ~np.isin(ids, self.vocabulary.special))
         targets = np.full_like(ids, -1)
         for span in self._spans(candidates, rng):
             targets[span] = ids[span]
             draw = rng.random()
             if draw < 0.8:
-                ids[span] = self.bound.mask_id
+                ids[span] = self.vocabulary.mask
             elif draw < 0.9:
-                ids[span] = self._random_ids(len(span), special, rng)
+                ids[span] = self._random_ids(len(span), rng)
         return {**value, "value": ids, "targets": targets}
 
-    def _random_ids(self, count, special, rng):
+    def _random_ids(self, count, rng):
         """Ids that are not special, each equally likely: ranks among them, moved past the special ones."""
-        drawn = rng.integers(self.bound.vocab_size - len(special), size=count)
+        special = self.vocabulary.special
+        drawn = rng.integers(self.vocabulary.size - len(special), size=count)
         for id_ in special:  # in ascending order
             drawn += drawn >= id_
         return drawn
@@ -174,8 +177,17 @@ class MaskTokens:
         return spans
 
 
+@dataclasses.dataclass(frozen=True)
+class _Vocabulary:
+    """What `mask_tokens` needs of a tokenizer."""
+
+    size: int
+    mask: int
+    special: list[int]
+
+
 def special_ids(tokenizer: Any) -> list[int]:
-    """Ids of the tokenizer's special tokens, as far as it has them."""
+    """Ids of the tokenizer's special tokens, as far as it has them, in ascending order."""
     names = ("pad", "bos", "eos", "unk", "mask", "cls", "sep")
     found = (getattr(tokenizer, f"{name}_id", None) for name in names)
     return sorted({i for i in found if i is not None})
@@ -192,8 +204,8 @@ def _find(transform, tokenizers):
     return tokenizers[name]
 
 
-def _special_id(transform, field, name):
-    found = getattr(transform.bound, f"{name}_id", None)
+def _special_id(transform, tokenizer, field, name):
+    found = getattr(tokenizer, f"{name}_id", None)
     if found is None:
         raise ConfigError(
             f"{transform_name(transform)}.{field}: the tokenizer '{transform.tokenizer}' has no "
