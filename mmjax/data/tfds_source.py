@@ -80,9 +80,10 @@ class TfdsSource(Source):
 
     Images stay encoded `bytes`; text becomes `str`; a class label becomes an `int`, or None where
     TFDS has -1 for an unknown one; a sequence of class labels becomes a multi-hot float32 `[N]`;
-    other sequences, a sequence of images (frames) among them, become arrays, or lists of text. Where
-    the data set has no 'example_id' feature, it is the position in the split. (Data sets with TFDS's
-    own `Audio` or `Video` features open only where TensorFlow is installed: TFDS imports it for them.)
+    other sequences, a sequence of images (frames) among them, become arrays, or lists of text, and a
+    sequence of dictionaries becomes a dictionary of these. Where the data set has no 'example_id'
+    feature, it is the position in the split. (Data sets with TFDS's own `Audio` or `Video` features
+    open only where TensorFlow is installed: TFDS imports it for them.)
 
     Args:
       directory: a prepared directory (it holds `dataset_info.json`).
@@ -240,9 +241,15 @@ def _plain(feature, value):
             return int(value) if value >= 0 else None
         return np.isin(np.arange(label.num_classes), value).astype(np.float32)
     if isinstance(feature, tfds.features.Sequence):
-        if isinstance(feature.feature, tfds.features.Text):
-            return [item.decode() for item in value]
-        return value if isinstance(value, dict) else np.asarray(value)
+        return _plain_sequence(feature.feature, value)
     if isinstance(feature, tfds.features.Text):
         return value.decode()
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _plain_sequence(item, values):
+    if isinstance(item, tfds.features.FeaturesDict):  # TFDS turns it inside out: key -> all values
+        return {key: _plain_sequence(item[key], values[key]) for key in values}
+    if isinstance(item, tfds.features.Text):
+        return [text.decode() for text in values]
+    return np.asarray(values)

@@ -29,6 +29,13 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
             "label": tfds.features.ClassLabel(names=["cat", "dog"]),
             "tags": tfds.features.Sequence(tfds.features.ClassLabel(names=["x", "y", "z"])),
             "frames": tfds.features.Tensor(shape=(None, 2), dtype=np.float32),
+            "boxes": tfds.features.Sequence(
+                {
+                    "size": np.int64,
+                    "caption": tfds.features.Text(),
+                    "kind": tfds.features.ClassLabel(num_classes=3),
+                }
+            ),
             "score": np.float32,
             "good": np.bool_,
         }
@@ -52,6 +59,7 @@ class TinyPictures(tfds.core.GeneratorBasedBuilder):
                     "label": LABELS[i],
                     "tags": TAGS[i],
                     "frames": np.full((i + 1, 2), i, np.float32),
+                    "boxes": [{"size": i + j, "caption": f"ö{j}", "kind": 2 - j} for j in range(2)],
                     "score": i / 2,
                     "good": i == 1,
                 },
@@ -100,6 +108,9 @@ def test_records(data_dir):
         np.testing.assert_array_equal(
             record["frames"], np.full((number + 1, 2), number, np.float32), strict=True
         )
+        assert record["boxes"]["caption"] == ["ö0", "ö1"]
+        assert record["boxes"]["size"].tolist() == [number, number + 1]
+        assert record["boxes"]["kind"].tolist() == [2, 1]
         assert record["score"] == number / 2 and isinstance(record["score"], float)
         assert record["good"] == (number == 1)
     assert [record["example_id"] for record in source] == [0, 1, 2]
