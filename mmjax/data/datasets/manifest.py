@@ -96,9 +96,9 @@ class Manifest:
             with prepared.scratch(target.parent) as directory:
                 info = self._write(directory)
                 rejected = target.with_name(f"{target.name}-{BAD_ROWS}")
-                shutil.copyfile(directory / BAD_ROWS, rejected)
+                shutil.copyfile(directory / BAD_ROWS, rejected)  # stays where nothing else will
                 self._judge(info, rejected)
-                rejected.unlink()
+                rejected.unlink(missing_ok=True)  # another process may do the same
                 prepared.publish(directory, target)
         info = read_info(target)
         self._judge(info, target / BAD_ROWS)
