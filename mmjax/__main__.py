@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import logging as standard_logging
+import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -81,10 +83,21 @@ def dispatch(argv: Sequence[str]) -> int:
     return module.run(flags, overrides) or 0
 
 
-def main() -> None:
-    """Entry point: turns user errors into one line and their exit code."""
+def _set_up_logging() -> None:
+    """Our own messages with the time of day; of libraries only warnings."""
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
+    handler = logging.get_absl_handler()
+    handler.setFormatter(standard_logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    package = str(pathlib.Path(__file__).resolve().parent)
+    handler.addFilter(
+        lambda record: record.levelno >= standard_logging.WARNING or record.pathname.startswith(package)
+    )
+
+
+def main() -> None:
+    """Entry point: turns user errors into one line and their exit code."""
+    _set_up_logging()
     try:
         code = dispatch(sys.argv[1:])
     except MmjaxError as error:

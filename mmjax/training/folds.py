@@ -9,9 +9,8 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmjax import components
+from mmjax import components, schema
 from mmjax import config as config_lib
-from mmjax import schema
 from mmjax.errors import ConfigError
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.loop import train

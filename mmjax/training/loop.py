@@ -7,8 +7,10 @@ gathered since the last line of `metrics.jsonl` all come from the checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -19,7 +21,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 from mmjax.data.prefetch import prefetch
-from mmjax.errors import NonFiniteError, Preempted
+from mmjax.errors import MmjaxError, NonFiniteError, Preempted
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.checkpoints import Checkpoints, merge_params, restore_params
@@ -62,65 +64,154 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     train_step = setup.make_train_step()
     state, step, carried = _start(setup, checkpoints)
     window = Window(carried.get("window", {}))
-    seconds_before = carried.get("seconds", 0.0)
+    metrics = carried.get("metrics")
+    finite = FiniteCheck(checkpoints)
+    clock = Clock(carried.get("seconds", 0.0), step, config.batch_size)
     checkpoint_every = setup.to_steps(config.checkpoint, "every")
     metrics_log = workdir_lib.MetricsLog(workdir, step, config.log, config)
-    began, first_step = time.monotonic(), step
-    log_began, log_step = began, step
-    eval_metrics: dict[str, float] = {}
+
+    def save(metrics: dict[str, float] | None) -> None:
+        finite.flush()
+        carried = {"window": window.sums(), "seconds": clock.seconds(), "metrics": metrics}
+        checkpoints.save(step, state, carried, metrics)
+
+    def evaluate(names: list[str]) -> dict[str, float]:
+        finite.flush()
+        try:
+            with clock.pause():
+                metrics = evaluation.run(names, step, state)
+        except MmjaxError:  # an evaluator that cannot run must not cost the training
+            save(None)
+            checkpoints.close()
+            raise
+        metrics_log.write(step, metrics)
+        return metrics
 
     batches = prefetch(setup.pipeline.batches(step), batch_sharding(setup.mesh), size=config.data.prefetch)
     with StopRequest() as stop, Progress(setup.total_steps, step, config.batch_size) as progress, batches:
         while step < setup.total_steps:
-            state, metrics = train_step(state, next(batches))
+            state, values = train_step(state, next(batches))
             step += 1
-            _check_finite(metrics, step, checkpoints)
-            window.add(metrics)
+            finite.add(step, values)
+            window.add(values)
 
             if step % config.log.every_steps == 0 or step == setup.total_steps:
-                values = window.pop()
-                now = time.monotonic()
-                rate = (step - log_step) * config.batch_size / (now - log_began)
-                log_began, log_step = now, step
-                line = {f"train/{name}": value for name, value in values.items()}
-                facts = {"examples": step * config.batch_size, "seconds": seconds_before + now - began}
-                metrics_log.write(step, line | facts | {"train/examples_per_second": rate})
-                progress.show(step, values["loss"])
+                means = window.pop()
+                metrics_log.write(step, {f"train/{k}": v for k, v in means.items()} | clock.facts(step))
+                progress.show(step, means["loss"])
             due = evaluation.due(step)
-            if due:
-                eval_metrics = evaluation.run(due, step, state)
-                metrics_log.write(step, eval_metrics)
-                log_began, log_step = time.monotonic(), step
-            stopping = stop.requested
-            last = step == setup.total_steps
-            if last or stopping or (checkpoint_every and step % checkpoint_every == 0):
-                seconds = seconds_before + time.monotonic() - began
-                carried = {"window": window.sums(), "seconds": seconds}
-                checkpoints.save(step, state, carried, eval_metrics if due else None)
-            if stopping and not last:
+            metrics = evaluate(due) if due else None
+            stopping = stop.requested and step < setup.total_steps
+            if stopping or step == setup.total_steps or (checkpoint_every and step % checkpoint_every == 0):
+                save(metrics)
+            if stopping:
                 checkpoints.close()
                 metrics_log.close()
                 raise Preempted(
-                    f"stopped by SIGTERM after step {step}, saved in {workdir}; start again to go on"
+                    f"stopped by SIGTERM, step {step} is saved in {workdir}; start again to go on"
                 )
 
+    if metrics is None:  # nothing was evaluated at the last step before the process ended
+        metrics = evaluate(evaluation.due(step))
     checkpoints.close()
     metrics_log.close()
-    wall = seconds_before + time.monotonic() - began
+    return _finish(setup, workdir, state, metrics, clock)
+
+
+def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
+    """Writes `result.json`."""
     result = {
-        "metrics": eval_metrics,
-        "steps": step,
-        "wall_seconds": wall,
-        "examples_per_second": (step - first_step) * config.batch_size / max(time.monotonic() - began, 1e-9),
+        "metrics": metrics,
+        "steps": setup.total_steps,
+        "wall_seconds": clock.seconds(),
+        "examples_per_second": clock.examples_per_second(setup.total_steps),
         "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
         "devices": [device.device_kind for device in jax.devices()],
         "versions": workdir_lib.versions(),
         "git_revision": workdir_lib.git_revision(),
-        "config": config_lib.to_dict(config),
+        "config": config_lib.to_dict(setup.config),
     }
     if jax.process_index() == 0:
         workdir_lib.write_json(workdir / "result.json", result)
     return result
+
+
+class Clock:
+    """Wall time of a run over all its processes, and the rate at which it trains.
+
+    Args:
+      seconds: spent before this process.
+      step: where this process begins.
+      batch_size: examples in a step.
+    """
+
+    def __init__(self, seconds: float, step: int, batch_size: int):
+        self._before, self._batch_size = seconds, batch_size
+        self._began = time.monotonic()
+        self._paused = 0.0
+        self._first_step = self._log_step = step
+        self._log_seconds = 0.0
+
+    def seconds(self) -> float:
+        """Wall time of the run up to now."""
+        return self._before + time.monotonic() - self._began
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Leaves out of the rate what happens inside."""
+        began = time.monotonic()
+        yield
+        self._paused += time.monotonic() - began
+
+    def facts(self, step: int) -> dict[str, float]:
+        """For a line of the log: examples seen, seconds, and the rate since the line before."""
+        training = self._training_seconds()
+        rate = (step - self._log_step) * self._batch_size / max(training - self._log_seconds, 1e-9)
+        self._log_step, self._log_seconds = step, training
+        examples = step * self._batch_size
+        return {"examples": examples, "seconds": self.seconds(), "train/examples_per_second": rate}
+
+    def examples_per_second(self, step: int) -> float:
+        """Rate of this process up to now, compilation included and evaluation not."""
+        return (step - self._first_step) * self._batch_size / max(self._training_seconds(), 1e-9)
+
+    def _training_seconds(self) -> float:
+        return time.monotonic() - self._began - self._paused
+
+
+class FiniteCheck:
+    """Stops the run at a loss or gradient that is not finite.
+
+    It looks at a step after the next one has been started, so that the devices never wait for the
+    host. Nothing is lost by that: a step that is not finite leaves the state as it was.
+    """
+
+    def __init__(self, checkpoints: Checkpoints):
+        self._checkpoints = checkpoints
+        self._pending: tuple[int, dict[str, Any]] | None = None
+
+    def add(self, step: int, metrics: dict[str, Any]) -> None:
+        """Takes the flags out of a step's metrics, and checks those of the step before."""
+        flags = {name: metrics.pop(name) for name in list(metrics) if name.startswith("non_finite")}
+        self.flush()
+        self._pending = (step, flags)
+
+    def flush(self) -> None:
+        """Checks what has been added; `NonFiniteError` names the step and what was not finite."""
+        if self._pending is None:
+            return
+        step, flags = self._pending
+        self._pending = None
+        where = pop_non_finite(flags)
+        if not where:
+            return
+        self._checkpoints.wait()
+        steps = self._checkpoints.steps()
+        last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
+        raise NonFiniteError(
+            f"step {step}: not finite: {', '.join(where)}; {last} in {self._checkpoints.directory}. "
+            "Lower optimizer.schedule.peak, set optimizer.clip_norm, or look at the data of this step"
+        )
 
 
 class Window:
@@ -162,19 +253,6 @@ def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, int, dic
         logging.info("from step %d of %s: %s", source_step, init.run, report)
         state = replace_params(state, params)
     return state, 0, {}
-
-
-def _check_finite(metrics: dict[str, Any], step: int, checkpoints: Checkpoints) -> None:
-    where = pop_non_finite(metrics)
-    if not where:
-        return
-    checkpoints.wait()
-    steps = checkpoints.steps()
-    last = f"the last good checkpoint is step {steps[-1]}" if steps else "there is no checkpoint yet"
-    raise NonFiniteError(
-        f"step {step}: not finite: {', '.join(where)}; {last} in {checkpoints.directory}. "
-        "Lower optimizer.schedule.peak, set optimizer.clip_norm, or look at the data of this step"
-    )
 
 
 def _save_inputs(setup: Setup, workdir: pathlib.Path) -> None:

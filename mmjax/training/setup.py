@@ -17,6 +17,7 @@ from mmjax import components
 from mmjax import config as config_lib
 from mmjax.data import loading
 from mmjax.data.pipeline import TrainPipeline
+from mmjax.errors import ConfigError
 from mmjax.model import Model, build_model, fill_from_data, output_shapes
 from mmjax.objectives import Objective
 from mmjax.objectives import check as check_objectives
@@ -122,7 +123,11 @@ def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:
     model = build_model(plain, spec)
     objectives = {name: components.build("objectives", s) for name, s in plain["objectives"].items()}
     batch = _batch_shapes(spec, config.batch_size)
-    check_objectives(objectives, output_shapes(model, spec), batch)
+    outputs = output_shapes(model, spec)
+    check_objectives(objectives, outputs, batch)
+    for name in outputs:
+        if name in batch:  # evaluators find outputs and batch entries under one roof
+            raise ConfigError(f"model.heads.{name}: the batch has an entry '{name}' too; rename one of them")
 
     durations = functools.partial(
         to_steps, batch_size=config.batch_size, train_examples=pipeline.examples_per_epoch

@@ -1,0 +1,106 @@
+"""The evaluators of a config on a run's model, inside training or on a checkpoint."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mmjax import components
+from mmjax import config as config_lib
+from mmjax.data.pipeline import EvalPipeline
+from mmjax.data.prefetch import place
+from mmjax.data.preprocessing import Preprocessor
+from mmjax.data.source import ListSource
+from mmjax.evaluation.context import EvalContext
+from mmjax.evaluation.run import names_to_collect, run_evaluators
+from mmjax.model import output_shapes
+from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated
+from mmjax.training.setup import Setup
+from mmjax.training.state import TrainState, shardings_of
+from mmjax.training.step import make_eval_step
+
+
+class Evaluation:
+    """Builds the evaluators once and runs those that are due.
+
+    Args:
+      setup: of the run.
+      workdir: where artifacts go.
+
+    Raises:
+      ConfigError: an evaluator reads what neither the model nor the data has.
+    """
+
+    def __init__(self, setup: Setup, workdir: pathlib.Path):
+        self._setup, self._workdir = setup, workdir
+        data = config_lib.to_dict(setup.config.data)
+        sections = config_lib.to_dict(setup.config.evals)
+        self._evaluators = {name: components.build("evaluators", s) for name, s in sections.items()}
+        self._every = {name: setup.to_steps(section, "every") for name, section in sections.items()}
+        self._pipelines = {
+            name: EvalPipeline(
+                source,
+                data,
+                name=name,
+                batch_size=setup.config.batch_size,
+                tokenizers=setup.data.tokenizers,
+                spec=setup.pipeline.spec(),
+                seed=setup.config.seed,
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+            )
+            for name, source in setup.data.eval.items()
+        }
+        outputs = output_shapes(setup.model, setup.pipeline.spec())
+        names = names_to_collect(
+            self._evaluators, data=self._pipelines, outputs=outputs, batch=setup.pipeline.spec()
+        )
+        shardings = shardings_of(setup.abstract)
+        self._step = make_eval_step(setup.model, names, mesh=setup.mesh, shardings=shardings)
+        self._encode_step = jax.jit(self._encode_stream, static_argnums=(3, 4))
+
+    def due(self, step: int) -> list[str]:
+        """Names of the evaluators to run after `step`; at the end, all."""
+        if step == self._setup.total_steps:
+            return list(self._evaluators)
+        return [name for name, every in self._every.items() if every and step % every == 0]
+
+    def run(self, names: Collection[str], step: int, state: TrainState) -> dict[str, float]:
+        """Metric name -> value, of the evaluators `names` on a training state."""
+        return self.run_on(names, step, state.eval_params, state.model_state)
+
+    def run_on(self, names: Collection[str], step: int, params: Any, model_state: Any) -> dict[str, float]:
+        """As `run`, on parameters that were restored."""
+        sharding = batch_sharding(self._setup.mesh)
+        context = EvalContext(
+            forward=lambda batch: self._step(params, model_state, place(batch, sharding)),
+            pipelines=self._pipelines,
+            sources=self._setup.data.eval,
+            workdir=self._workdir,
+            step=step,
+            class_names=self._setup.data.class_names,
+            encode=lambda stream, texts, output: self._encode(params, model_state, stream, texts, output),
+        )
+        return run_evaluators({name: self._evaluators[name] for name in names}, context)
+
+    def _encode(self, params, model_state, stream: str, texts: Sequence[str], output: str) -> np.ndarray:
+        """`[n, D]`: what the model gives for texts in place of what `stream` reads from a record."""
+        section = config_lib.to_dict(self._setup.config.data.streams[stream])
+        preprocessor = Preprocessor(
+            {stream: section}, {}, self._setup.data.tokenizers, train=False, partial=True
+        )
+        records = [dict.fromkeys(section["features"][:1], text) for text in texts]
+        preprocessor.spec = preprocessor.find_spec(ListSource(records))
+        examples = [preprocessor(record) for record in records]
+        batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+        return np.asarray(self._encode_step(params, model_state, batch, stream, output))
+
+    def _encode_stream(self, params, model_state, batch, stream, output):
+        with activation_rules(self._setup.mesh):
+            variables = {"params": params, **model_state}
+            encoded = self._setup.model.apply(variables, batch, [stream], method="encode")
+        return jax.lax.with_sharding_constraint(encoded[output], replicated(self._setup.mesh))
