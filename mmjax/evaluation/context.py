@@ -52,6 +52,8 @@ class EvalContext:
       class_names: label in the batch -> names of its classes.
       encode: (stream, texts, output) -> `[n, D]`, the output of the model for texts given in place
         of what that stream reads from a record; None where the model encodes no text.
+      part: (index, count), which part of every batch the pipelines of this process read; by default
+        that of the process.
     """
 
     def __init__(
@@ -64,9 +66,11 @@ class EvalContext:
         step: int = 0,
         class_names: Mapping[str, Sequence[str]] | None = None,
         encode: Callable[[str, Sequence[str], str], np.ndarray] | None = None,
+        part: tuple[int, int] | None = None,
     ):
         self.step = step
         self._forward = forward
+        self._part = part or (jax.process_index(), jax.process_count())
         self._pipelines = pipelines
         self._sources = sources
         self._workdir = pathlib.Path(workdir)
@@ -211,10 +215,10 @@ class EvalContext:
         with contextlib.closing(pipeline.batches()) as batches:
             for batch in batches:
                 rows = len(batch["example_mask"])
-                first = start + jax.process_index() * rows
+                first = start + self._part[0] * rows
                 batch = {**batch, "example_row": np.arange(first, first + rows, dtype=np.int32)}
                 yield batch, self._forward(batch)
-                start += jax.process_count() * rows
+                start += self._part[1] * rows
 
 
 def _known(data_sets: Mapping[str, Any], name: str) -> Any:

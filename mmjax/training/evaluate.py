@@ -18,7 +18,7 @@ from mmjax.data.source import ListSource
 from mmjax.evaluation.context import EvalContext
 from mmjax.evaluation.run import names_to_collect, run_evaluators
 from mmjax.model import output_shapes
-from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated
+from mmjax.parallel.mesh import activation_rules, batch_sharding, reader, replicated
 from mmjax.training.setup import Setup
 from mmjax.training.state import TrainState, shardings_of
 from mmjax.training.step import make_eval_step
@@ -41,6 +41,7 @@ class Evaluation:
         sections = config_lib.to_dict(setup.config.evals)
         self._evaluators = {name: components.build("evaluators", s) for name, s in sections.items()}
         self._every = {name: setup.to_steps(section, "every") for name, section in sections.items()}
+        self._part = reader(setup.mesh)
         self._pipelines = {
             name: EvalPipeline(
                 source,
@@ -50,8 +51,8 @@ class Evaluation:
                 tokenizers=setup.data.tokenizers,
                 spec=setup.pipeline.spec(),
                 seed=setup.config.seed,
-                process_index=jax.process_index(),
-                process_count=jax.process_count(),
+                process_index=self._part[0],
+                process_count=self._part[1],
             )
             for name, source in setup.data.eval.items()
         }
@@ -83,6 +84,7 @@ class Evaluation:
             workdir=self._workdir,
             step=step,
             class_names=self._setup.data.class_names,
+            part=self._part,
             encode=lambda stream, texts, output: self._encode(params, model_state, stream, texts, output),
         )
         return run_evaluators({name: self._evaluators[name] for name in names}, context)

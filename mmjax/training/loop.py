@@ -248,9 +248,17 @@ def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, int, dic
     init = setup.config.init
     if init.run:
         source_step, source = restore_params(pathlib.Path(init.run) / "checkpoints", init.step)
-        target = jax.tree.map(np.asarray, state.params)
-        params, report = merge_params(target, source["ema"] or source["params"], init.include, init.exclude)
-        logging.info("from step %d of %s: %s", source_step, init.run, report)
+        given = source["ema"] or source["params"]
+        params, report = merge_params(state.params, given, init.include, init.exclude)
+        logging.info(
+            "init: from step %d of %s: %d parameters taken, %d fresh (%s), %d of the source not used",
+            source_step,
+            init.run,
+            len(report.taken),
+            len(report.fresh),
+            ", ".join(report.fresh[:5]) + (", ..." if len(report.fresh) > 5 else "") or "none",
+            len(report.unused),
+        )
         state = replace_params(state, params)
     return state, 0, {}
 

@@ -21,7 +21,7 @@ from mmjax.errors import ConfigError
 from mmjax.model import Model, build_model, fill_from_data, output_shapes
 from mmjax.objectives import Objective
 from mmjax.objectives import check as check_objectives
-from mmjax.parallel.mesh import check_batch_size, make_mesh
+from mmjax.parallel.mesh import check_batch_size, make_mesh, reader
 from mmjax.training.optimizer import make_optimizer, trainable
 from mmjax.training.schedules import ToSteps, to_steps
 from mmjax.training.state import TrainState, abstract_params, abstract_state, shardings_of
@@ -110,14 +110,15 @@ def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:
     plain = config_lib.to_dict(config)
     mesh = make_mesh(plain["mesh"])
     check_batch_size(config.batch_size, mesh, config.optimizer.accumulate_steps)
+    index, count = reader(mesh)
     pipeline = TrainPipeline(
         data.train,
         plain["data"],
         batch_size=config.batch_size,
         seed=config.seed,
         tokenizers=data.tokenizers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=index,
+        process_count=count,
     )
     spec = pipeline.spec()
     model = build_model(plain, spec)
