@@ -251,7 +251,12 @@ class Run:
         section = data["eval"][name]["dataset"] if name in data["eval"] else data["train"]
         source = components.build("datasets", section).open(data_dir(data))
         pipeline = EvalPipeline(
-            source, data, name=name, batch_size=self.batch_size, tokenizers=self.tokenizers, spec=self._spec
+            source,
+            {**data, "labels": {}},
+            name=name,
+            batch_size=self.batch_size,
+            tokenizers=self.tokenizers,
+            spec=self._spec,
         )
         for batch in pipeline.batches():
             yield batch["example_id"][batch["example_mask"]].tolist(), batch

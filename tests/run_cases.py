@@ -79,9 +79,9 @@ def config(root: pathlib.Path):
                 "image_embedding": {"type": "projection", "reads": "image", "width": 8},
                 "text_embedding": {"type": "projection", "reads": "text", "width": 8},
                 "scale": {"type": "learned_scale"},
-                "colour": {"type": "classifier", "label": "colour"},
+                "hue": {"type": "classifier", "label": "colour"},
                 "late": {"type": "late_classifier", "label": "colour", "reads": ["image", "text"]},
-                "size": {"type": "regressor", "reads": "image"},
+                "extent": {"type": "regressor", "reads": "image"},
             },
         },
         "objectives": {

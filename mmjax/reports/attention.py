@@ -57,14 +57,30 @@ def _first_of_kind(config, kind):
     return next((name for name, stream in streams if stream["kind"] == kind), None)
 
 
-def words_of(ids: np.ndarray, mask: np.ndarray | None, tokenizer: Any) -> list[list[str | None]]:
-    """The text of each token of `[B, L]` ids; None for padding and special tokens."""
+def words_of(ids: np.ndarray, mask: np.ndarray | None, tokenizer: Any) -> list[list[tuple[str, list[int]]]]:
+    """The words of each row of `[B, L]` token ids, with the positions of the tokens they are made of.
+
+    Padding and special tokens belong to no word.
+    """
     hidden = np.isin(ids, special_ids(tokenizer))
     hidden = hidden if mask is None else hidden | ~np.asarray(mask)
-    return [
-        [None if skip else tokenizer.decode([int(token)]) for token, skip in zip(row, skips, strict=True)]
-        for row, skips in zip(ids, hidden, strict=True)
-    ]
+    return [_words(row, np.flatnonzero(~skip), tokenizer) for row, skip in zip(ids, hidden, strict=True)]
+
+
+def _words(ids, positions, tokenizer):
+    words: list[tuple[str, list[int]]] = []
+    text = ""
+    for i, position in enumerate(positions):
+        # A token begins a word where it adds a space to the text of those before it.
+        longer = tokenizer.decode(ids[positions[: i + 1]].tolist())
+        added = longer[len(text) :] if longer.startswith(text) else ""
+        if words and not added.startswith(" "):
+            word, own = words[-1]
+            words[-1] = (word + added, [*own, int(position)])
+        else:
+            words.append((added.strip(), [int(position)]))
+        text = longer
+    return words
 
 
 def shown_pixels(images: np.ndarray, transforms: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -85,7 +101,7 @@ def attention_examples(
     model: nn.Module,
     variables: Mapping[str, Any],
     batch: Mapping[str, Any],
-    words: Sequence[Sequence[str | None]],
+    words: Sequence[Sequence[tuple[str, Sequence[int]]]],
     pixels: np.ndarray,
     *,
     text: str = "text",
@@ -94,14 +110,13 @@ def attention_examples(
     """Applies the model to a few examples and reads the attention from text to image.
 
     The weights are those of the last fusion layer that looks from `text` at `image`, averaged over
-    its heads.
+    its heads and over the tokens of each word.
 
     Args:
       model: an `mmjax.model.Model`.
       variables: its variables.
       batch: a few examples (`[B, ...]` each), with every stream of the model.
-      words: for each example one string per position of the text stream; None leaves the position
-        out (padding, special tokens). Shorter lists leave out the rest.
+      words: for each example its words, with their positions in the text stream, see `words_of`.
       pixels: `[B, height, width, C]`, the images as they are to be shown, uint8 or in [0, 1].
       text, image: names of the streams.
 
@@ -118,16 +133,16 @@ def attention_examples(
     present = np.asarray(batch[f"{text}_present"]) & np.asarray(batch[f"{image}_present"])
     examples = []
     for row in np.flatnonzero(present):
-        shown = [position for position, word in enumerate(words[row]) if word is not None]
-        if not shown:
+        if not words[row]:
             continue
         stored = io.BytesIO()
         from_array(np.asarray(pixels[row])).save(stored, "PNG")
+        weights = np.stack([maps[row, list(positions)].mean(axis=0) for _, positions in words[row]])
         examples.append(
             {
                 "image": base64.b64encode(stored.getvalue()).decode(),
-                "tokens": [words[row][position] for position in shown],
-                "weights": np.round(maps[row, shown].astype(np.float64), 5).tolist(),
+                "tokens": [word for word, _ in words[row]],
+                "weights": np.round(weights.astype(np.float64), 5).tolist(),
             }
         )
     return {"kind": "attention", "examples": examples} if examples else None

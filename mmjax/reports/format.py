@@ -14,7 +14,7 @@ def number(value: Any) -> str:
         return str(value)
     if not math.isfinite(value):
         return {math.inf: "∞", -math.inf: "−∞"}.get(value, "nan")
-    if isinstance(value, int) or (value.is_integer() and (value == 0 or abs(value) >= 1000)):
+    if isinstance(value, int) or (value.is_integer() and abs(value) != 1):  # 1.000 among shares
         return f"{int(value):,}".replace(",", "\N{THIN SPACE}")
     size = abs(value)
     if size != 0 and (size < 1e-3 or size >= 1e6):

@@ -43,9 +43,9 @@ def _wanted(query, data, images):
     """The rank of the right answer where it is not shown, with its image where the query is a text."""
     if any(entry.get("correct", True) for entry in query["results"]):
         return None
-    rank = f" (rank {query['rank']})" if query.get("rank") else ""
+    note = f"right answer at rank {query['rank']}" if query.get("rank") else "right answer not among them"
     image = _picture(query, data, images) if query.get("text") and "example_id" in query else None
-    return element("div", element("span", f"wanted{rank}", class_="tail"), image, class_="wanted")
+    return element("div", element("span", note, class_="tail"), image, class_="wanted")
 
 
 def _hit(entry, data, images):

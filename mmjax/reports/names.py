@@ -8,6 +8,7 @@ compared with has the same name with `baseline/<kind>` put in front of it (or af
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable
 
 # The one number of a group that a headline shows, the first of these it has.
@@ -44,6 +45,11 @@ def parse(name: str) -> Name:
 def readable(text: str) -> str:
     """`text_to_image` as `text → image`; other underscores as spaces, slashes as dots."""
     return text.replace("_to_", " → ").replace("_", " ").replace("/", " · ")
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key to sort names by, in which R@5 comes before R@10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def lower_is_better(tail: str) -> bool:

@@ -88,7 +88,8 @@ def _artifacts(run, kind, images, notes):
             logging.warning("report: artifacts/%s.json cannot be shown: %s", name, reason)
             continue
         if shown is not None:
-            drawn.append(join((element("h3", readable(name.removesuffix(f"_{kind}"))), shown)))
+            title = None if name == kind else element("h3", readable(name.removesuffix(f"_{kind}")))
+            drawn.append(join((title, shown)))
     return summary.section(_SECTIONS[kind], *drawn)
 
 

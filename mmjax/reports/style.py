@@ -67,12 +67,13 @@ svg .axis { fill: var(--soft); font-size: 11px; }
 .scroll { overflow-x: auto; max-width: 100%; margin-bottom: 18px; }
 .tall { max-height: 460px; overflow-y: auto; }
 .side { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 0 28px; }
+.tables { display: flex; flex-wrap: wrap; gap: 0 44px; }
 table { border-collapse: collapse; font-size: 14px; overflow-wrap: normal; }
 caption { text-align: left; font-weight: 600; padding: 0 0 5px; }
 th { font-weight: 500; color: var(--soft); text-align: left; }
 th, td { padding: 4px 16px 4px 0; border-bottom: 1px solid var(--line); }
 .numbers td, .numbers thead th { font-variant-numeric: tabular-nums; }
-tbody th { color: var(--ink); }
+.unbroken th, .unbroken td { white-space: nowrap; } tbody th { color: var(--ink); }
 .ground { fill: var(--line); fill-opacity: 0.5; }
 .right { fill: var(--right); } .wrong { fill: var(--wrong); }
 svg .strong { fill: #ffffff; }

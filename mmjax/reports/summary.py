@@ -48,9 +48,9 @@ def latest_metrics(run: RunFiles) -> dict[str, float]:
     else:
         found = {name: value for line in run.history for name, value in line.items()}
     return {
-        name: value
-        for name, value in found.items()
-        if isinstance(value, int | float) and name not in _COORDINATES
+        name: found[name]
+        for name in sorted(found, key=names.natural)
+        if isinstance(found[name], int | float) and name not in _COORDINATES
     }
 
 
@@ -103,7 +103,7 @@ def metric_tables(run: RunFiles) -> Markup | None:
         if parsed.group.split("/")[0] != "train":
             groups.setdefault(parsed.group, {}).setdefault(parsed.baseline, {})[parsed.tail] = value
     tables = [_table(group, rows) for group, rows in groups.items()]
-    return section("Metrics", element("div", *tables, class_="side") if tables else None)
+    return section("Metrics", element("div", *tables, class_="tables") if tables else None)
 
 
 def _table(group, rows):
@@ -128,7 +128,7 @@ def _table(group, rows):
             element("caption", names.readable(group) or "other"),
             element("thead", head),
             element("tbody", *body),
-            class_="numbers",
+            class_="numbers unbroken",
         ),
         class_="scroll",
     )
@@ -154,10 +154,10 @@ def curves(run: RunFiles) -> Markup | None:
                 xs, ys = columns.setdefault(name, ([], []))
                 xs.append(line["step"])
                 ys.append(value)
-    main: dict[str, list[str]] = {}
+    main: dict[str, list[str]] = {"loss": [], "learning rate": []}  # these come first
     more: dict[str, list[str]] = {}
     hidden = {bound for pair in names.bounds(columns).values() for bound in pair}
-    for name in columns:
+    for name in sorted(columns, key=lambda name: (name.count("/"), names.natural(name))):
         parsed = names.parse(name)
         if parsed.baseline or name in hidden:
             continue

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from mmjax.fusion.co_attention import CoAttention
-from mmjax.reports.attention import attention_examples, on_grid, text_to_image_weights
+from mmjax.reports.attention import attention_examples, on_grid, text_to_image_weights, words_of
 from mmjax.reports.gallery import attention
 from mmjax.types import Features
 
@@ -68,13 +68,36 @@ def test_weights_are_those_of_the_last_layer(batch, variables):
 
 
 def test_artifact_holds_the_words_and_examples_that_are_there(batch, variables):
-    words = [["a", "red", None, None], ["dog"], ["gone"]]
+    words = [[("a", [0]), ("red", [1, 2])], [("dog", [0])], [("gone", [0])]]
     artifact = attention_examples(TinyModel(), variables, batch, words, PIXELS)
     assert [example["tokens"] for example in artifact["examples"]] == [["a", "red"], ["dog"]]
-    assert np.shape(artifact["examples"][0]["weights"]) == (2, 2, 3)
+    weights = text_to_image_weights(TinyModel(), variables, batch, "text", "image")
+    expected = np.stack([weights[0, 0], weights[0, 1:3].mean(axis=0)]).reshape(2, 2, 3)
+    np.testing.assert_allclose(artifact["examples"][0]["weights"], expected, atol=1e-5)
     picture = Image.open(io.BytesIO(base64.b64decode(artifact["examples"][0]["image"])))
     assert picture.size == (12, 8)
     assert "dog" in attention(json.loads(json.dumps(artifact)))
+
+
+class Pieces:
+    """Tokens of WordPiece, whose ids are their places; 0 is padding and 1 the class token."""
+
+    TOKENS = ("[PAD]", "[CLS]", "a", "fi", "##st", "don", "'", "##t")
+    pad_id, cls_id = 0, 1
+
+    def decode(self, ids):
+        text = " ".join(self.TOKENS[i] for i in ids)
+        return text.replace(" ##", "").replace(" '", "'")
+
+
+def test_words_are_made_of_their_tokens():
+    ids = np.array([[1, 2, 3, 4, 0], [1, 5, 6, 7, 2]])
+    mask = np.array([[1, 1, 1, 1, 0], [1, 1, 1, 1, 0]], bool)
+    assert words_of(ids, mask, Pieces()) == [
+        [("a", [1]), ("fist", [2, 3])],
+        [("don't", [1, 2, 3])],
+    ]
+    assert words_of(ids[:1], None, Pieces())[0][-1] == ("fist", [2, 3])
 
 
 def test_rows_of_the_map_are_rows_of_the_image():
@@ -89,12 +112,12 @@ def test_a_class_token_is_left_out():
 
 def test_tokens_that_are_no_grid_have_no_map(batch, variables):
     assert on_grid(np.ones((1, 1, 8)), (8, 12)) is None
-    assert attention_examples(TinyModel(), variables, batch, [["a"]] * 3, PIXELS[:, :, :5]) is None
+    assert attention_examples(TinyModel(), variables, batch, [[("a", [0])]] * 3, PIXELS[:, :, :5]) is None
 
 
 def test_a_fusion_without_this_attention_has_no_artifact(batch, variables):
-    assert attention_examples(TinyModel(), variables, batch, [["a"]] * 3, PIXELS, text="audio") is None
+    assert attention_examples(TinyModel(), variables, batch, [[("a", [0])]] * 3, PIXELS, text="audio") is None
 
 
 def test_no_words_no_artifact(batch, variables):
-    assert attention_examples(TinyModel(), variables, batch, [[None], [], []], PIXELS) is None
+    assert attention_examples(TinyModel(), variables, batch, [[], [], []], PIXELS) is None

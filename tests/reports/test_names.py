@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmjax.reports.names import Name, bounds, headlines, lower_is_better, parse, readable
+from mmjax.reports.names import Name, bounds, headlines, lower_is_better, natural, parse, readable
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,7 @@ def test_headlines_take_the_best_metric_first_and_one_of_each_group():
 def test_bounds_belong_to_a_number():
     tails = ["accuracy", "accuracy_low", "accuracy_high", "f1", "f1_low", "very_low", "very_high"]
     assert bounds(tails) == {"accuracy": ("accuracy_low", "accuracy_high")}
+
+
+def test_natural_order():
+    assert sorted(["R@10", "auroc", "R@5", "R"], key=natural) == ["R", "R@5", "R@10", "auroc"]
