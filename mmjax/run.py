@@ -14,20 +14,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import components, schema
+from mmjax import components, run_heads, schema
 from mmjax.data.loading import data_dir, load_tokenizers
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.data.preprocessing import Preprocessor, read_spec
-from mmjax.errors import ConfigError, DataError
+from mmjax.errors import DataError
 from mmjax.heads import entries
 from mmjax.model import build_model
+from mmjax.run_heads import EMBEDDINGS, PREDICTIONS, readable_heads
 from mmjax.run_items import Items, given_items, read_items, read_value
+from mmjax.run_search import Hit, Index, search
 from mmjax.training.checkpoints import restore_params
 from mmjax.training.workdir import read_json
-
-EMBEDDINGS = ("projection",)
-CLASSIFIERS = ("classifier", "late_classifier")
-PREDICTIONS = (*CLASSIFIERS, "regressor")
 
 
 def load(workdir: pathlib.Path | str, step: int | None = None, *, batch_size: int = 64) -> Run:
@@ -160,19 +158,24 @@ class Run:
                 found.setdefault(head, []).extend(rows)
         return found
 
-    def search(self, source: Any, *, k: int = 10, find: str | None = None, **query: Any) -> list[Any]:
-        """The items of `source` most similar to the query, best first, as `mmjax.run_search.Hit`s.
+    def search(
+        self,
+        source: Items | Index | pathlib.Path | str,
+        *,
+        k: int = 10,
+        find: str | None = None,
+        **query: Any,
+    ) -> list[Hit]:
+        """The items of `source` most similar to the query, best first.
 
         Args:
           source: a folder, a manifest, a data set of the run, a Parquet file of embeddings, or an
-            `mmjax.run_search.Index`, which is quicker for a second query.
+            `Index` (from `make_index`), which is quicker for a second query.
           k: how many.
           find: the stream of the items to compare with; None takes another than the query's where
             there is one, else the same.
           query: one stream with one value, such as `text="a cat"`.
         """
-        from mmjax.run_search import search
-
         return search(self, source, query, k=k, find=find)
 
     def outputs(self, source: Items | pathlib.Path | str, types: Sequence[str]) -> Iterator[Chunk]:
@@ -188,44 +191,28 @@ class Run:
           DataError: an item cannot be read.
         """
         if isinstance(source, str) and source in self.datasets:
-            heads = self._readable_heads(types, list(self.kinds))
+            heads = readable_heads(self.heads, types, list(self.kinds))
             return self._apply(self._record_batches(source), heads, list(self.kinds))
         items = source if isinstance(source, Items) else read_items(source, self.kinds)
         streams = items.streams()
-        return self._apply(self._item_batches(items), self._readable_heads(types, streams), streams)
+        return self._apply(self._item_batches(items), readable_heads(self.heads, types, streams), streams)
 
     def decide(self, chunk: Chunk, top_k: int = 5) -> dict[str, list[dict[str, Any] | None]]:
         """The predictions in the outputs of classifiers and regressors, see `predict`."""
         found = {}
         for head, values in chunk.outputs.items():
             section = self.heads[head]
-            if section["type"] in CLASSIFIERS:
-                names = self.class_names.get(section["label"]) or [str(c) for c in range(values.shape[-1])]
-                rows = classes(values, names, top_k, several=self._is_multi_label(head))
+            if section["type"] in run_heads.CLASSIFIERS:
+                several = run_heads.is_multi_label(head, self.config["objectives"])
+                rows = run_heads.classes(
+                    values, self.class_names.get(section["label"]), top_k, several=several
+                )
             else:
                 rows = [{"values": row.tolist()} for row in values]
-            has = self._has_any(entries(section), chunk.present)
+            reads = self.kinds if "fused" in entries(section) else entries(section)
+            has = np.any([chunk.present[stream] for stream in reads], axis=0)
             found[head] = [row if ok else None for row, ok in zip(rows, has, strict=True)]
         return found
-
-    def _has_any(self, reads, present):
-        names = self.kinds if "fused" in reads else reads
-        return np.any([present[name] for name in names if name in present], axis=0)
-
-    def _is_multi_label(self, head: str) -> bool:
-        """Whether an objective trains it with several right labels at once."""
-        own = [o for o in self.config["objectives"].values() if o.get("logits") == head]
-        return any(o.get("multi_label") for o in own)
-
-    def _readable_heads(self, types: Sequence[str], streams: Sequence[str]) -> list[str]:
-        heads = {name: entries(head) for name, head in self.heads.items() if head["type"] in types}
-        if not heads:
-            raise ConfigError(f"the model has no head of type {' or '.join(types)}, which this needs")
-        readable = [name for name, reads in heads.items() if {*streams, "fused"} & set(reads)]
-        if not readable:
-            what = ", ".join(f"{name} (reads {' and '.join(reads)})" for name, reads in heads.items())
-            raise ConfigError(f"nothing can be computed from {' and '.join(streams)} alone; there is: {what}")
-        return readable
 
     def _item_batches(self, items: Items) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
         for start in range(0, len(items.names), self.batch_size):
@@ -293,22 +280,6 @@ class Run:
         if (heads, streams) not in self._compiled:
             self._compiled[heads, streams] = jax.jit(forward)
         return self._compiled[heads, streams]
-
-
-def classes(logits: np.ndarray, names: Sequence[str], top_k: int, *, several: bool) -> list[dict[str, Any]]:
-    """What a classifier says of each row of `[n, N]` logits, see `Run.predict`."""
-    if several:
-        probabilities = 1 / (1 + np.exp(-logits.astype(np.float64)))
-    else:
-        powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-        probabilities = powers / powers.sum(axis=-1, keepdims=True)
-    found = []
-    for row in probabilities:
-        best = np.argsort(-row, kind="stable")[:top_k]
-        top = [{"label": names[c], "probability": float(row[c])} for c in best]
-        right = [names[c] for c in np.flatnonzero(row > 0.5)]
-        found.append({"labels": right, "top_k": top} if several else {**top[0], "top_k": top})
-    return found
 
 
 def _takes_list(section: Mapping[str, Any]) -> bool:

@@ -24,7 +24,8 @@ from mmjax.reports.gallery import retrieval
 from mmjax.reports.html import element, page
 from mmjax.reports.records import RecordImages
 from mmjax.reports.style import CSS
-from mmjax.run import EMBEDDINGS, PREDICTIONS, Run
+from mmjax.run import Run
+from mmjax.run_heads import EMBEDDINGS, PREDICTIONS
 from mmjax.run_items import Items, read_value
 from mmjax.run_search import Hit
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.errors import ConfigError, DataError
+from mmjax.run_heads import EMBEDDINGS
 from mmjax.run_items import Items, check_stream, read_items
 
 if TYPE_CHECKING:
@@ -61,8 +62,6 @@ def make_index(run: Run, source: Items | pathlib.Path | str) -> Index:
     Raises:
       DataError: the Parquet file holds no embeddings of this model's heads.
     """
-    from mmjax.run import EMBEDDINGS
-
     if not isinstance(source, Items) and pathlib.Path(source).suffix == ".parquet":
         return _read_parquet(pathlib.Path(source), run)
     if not isinstance(source, Items) and str(source) not in run.datasets:
@@ -78,13 +77,21 @@ def make_index(run: Run, source: Items | pathlib.Path | str) -> Index:
 
 
 def search(
-    run: Run, source: Any, query: Mapping[str, Any], *, k: int = 10, find: str | None = None
+    run: Run,
+    source: Items | Index | pathlib.Path | str,
+    query: Mapping[str, Any],
+    *,
+    k: int = 10,
+    find: str | None = None,
 ) -> list[Hit]:
     """See `Run.search`.
 
     Raises:
-      ConfigError: a query that is not one stream with one value, or streams that no objective compares.
+      ConfigError: a query that is not one stream with one value, streams that no objective compares,
+        or a `k` that is not 1 or more.
     """
+    if k < 1:
+        raise ConfigError(f"k: got {k}, expected 1 or more")
     if len(query) != 1:
         raise ConfigError(f"got a query of {len(query)} streams, expected one, such as text='a cat'")
     (stream,) = query

@@ -17,8 +17,8 @@ from mmjax.data import loading
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.errors import ConfigError, DataError
 from mmjax.reports.attention import attention_artifact
-from mmjax.run import classes
 from mmjax.run_files import embed_to_file, predict_to_file, write_gallery
+from mmjax.run_heads import classes, is_multi_label
 from mmjax.run_search import Index, make_index
 
 
@@ -293,10 +293,27 @@ def test_damaged_weights_are_refused(root, tmp_path):
 
 
 def test_several_labels_at_once():
+    objectives = {
+        "a": {"logits": "x", "multi_label": True},
+        "b": {"logits": "y", "multi_label": False},
+        "c": {},
+    }
+    assert is_multi_label("x", objectives) and not is_multi_label("y", objectives)
     found = classes(np.array([[2.0, -1.0, 0.5]]), ["a", "b", "c"], 2, several=True)
     assert found[0]["labels"] == ["a", "c"]
     assert [entry["label"] for entry in found[0]["top_k"]] == ["a", "c"]
     assert found[0]["top_k"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-2)))
+
+
+def test_nothing_cannot_be_asked_for(run):
+    with pytest.raises(ConfigError, match="top_k: got 0"):
+        run.predict(text="a", top_k=0)
+    with pytest.raises(ConfigError, match="k: got 0"):
+        run.search("test", text="a", k=0)
+
+
+def test_classes_without_names_are_numbered():
+    assert classes(np.array([[0.0, 1.0]]), None, 1, several=False)[0]["label"] == "1"
 
 
 def test_probabilities_of_large_logits():
