@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
 from mmjax import components
 from mmjax import config as config_lib
@@ -15,12 +16,14 @@ from mmjax.data.pipeline import EvalPipeline
 from mmjax.data.prefetch import place
 from mmjax.data.preprocessing import Preprocessor
 from mmjax.data.source import ListSource
+from mmjax.errors import ConfigError
 from mmjax.evaluation.context import EvalContext
 from mmjax.evaluation.run import names_to_collect, run_evaluators
 from mmjax.model import output_shapes
 from mmjax.parallel.mesh import activation_rules, batch_sharding, reader, replicated
-from mmjax.training.setup import Setup
-from mmjax.training.state import TrainState, shardings_of
+from mmjax.training.checkpoints import restore_params
+from mmjax.training.setup import Setup, load_data, set_up
+from mmjax.training.state import TrainState, place_params, shardings_of
 from mmjax.training.step import make_eval_step
 
 
@@ -106,3 +109,33 @@ class Evaluation:
             variables = {"params": params, **model_state}
             encoded = self._setup.model.apply(variables, batch, [stream], method="encode")
         return jax.lax.with_sharding_constraint(encoded[output], replicated(self._setup.mesh))
+
+
+def evaluate_checkpoint(
+    config: ConfigDict, workdir: pathlib.Path, step: int | None = None, only: Collection[str] | None = None
+) -> tuple[int, dict[str, float]]:
+    """Evaluators alone, on a checkpoint of a run.
+
+    Args:
+      config: the run's, with changes to what is evaluated where wanted.
+      workdir: the run's directory.
+      step: which checkpoint; None takes the best where the run chose one, else the newest.
+      only: names of evaluators; None runs all.
+
+    Returns:
+      (step of the checkpoint, metric name -> value).
+    """
+    for name in only or ():
+        if name not in config.evals:
+            near = components.suggestion(name, config.evals)
+            raise ConfigError(
+                f"'{name}' is no evaluator of this run{near}; it has: {', '.join(config.evals)}"
+            )
+    data = load_data(config, workdir)
+    setup = set_up(config, data)
+    evaluation = Evaluation(setup, workdir)
+    step, saved = restore_params(workdir / "checkpoints", step)
+    given = saved["params"] if saved["ema"] is None else saved["ema"]
+    params = place_params(given, setup.abstract.params)
+    model_state = place_params(saved["model_state"], setup.abstract.model_state)
+    return step, evaluation.run_on(list(only or config.evals), step, params, model_state)

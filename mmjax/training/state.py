@@ -103,6 +103,11 @@ def create_state(
     return jax.jit(init, out_shardings=shardings_of(abstract))(jax.random.key(seed))
 
 
+def place_params(params: Any, like: Any) -> Any:
+    """Arrays of the host, put where the arrays (or shapes) of `like`, a tree like them, are."""
+    return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, like)
+
+
 def replace_params(state: TrainState, params: Any) -> TrainState:
     """The state with other parameters, from which its moving average starts too.
 
@@ -110,7 +115,7 @@ def replace_params(state: TrainState, params: Any) -> TrainState:
       state: a fresh one.
       params: a tree like `state.params`, of arrays on the host (say).
     """
-    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, state.params)
+    placed = place_params(params, state.params)
     ema = None if state.ema is None else jax.tree.map(jnp.copy, placed)
     return state.replace(params=placed, ema=ema)
 

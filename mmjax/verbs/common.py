@@ -31,6 +31,40 @@ def add_workdir_flag(parser: argparse.ArgumentParser, what: str, required: bool 
     parser.add_argument("--workdir", metavar="DIR", required=required, help=what)
 
 
+SOURCE_HELP = (
+    "a folder of files, a manifest ending in .jsonl (one object per line, stream -> text or path), "
+    "one media file, or the name of a data set in the run's config"
+)
+
+
+def add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """`--workdir` and `--step` of verbs that use a run."""
+    add_workdir_flag(parser, "the run's directory", required=True)
+    parser.add_argument(
+        "--step",
+        type=int,
+        help="which checkpoint (default: the best where the run chose one, else the newest)",
+    )
+
+
+def add_stream_flag(parser: argparse.ArgumentParser, what: str) -> None:
+    """`--input STREAM=VALUE`, read by `streams`."""
+    parser.add_argument("--input", action="append", default=[], metavar="STREAM=VALUE", help=what)
+
+
+def streams(flags: argparse.Namespace) -> dict[str, str]:
+    """Stream -> text or path, from the `--input` flags."""
+    found = {}
+    for item in flags.input:
+        name, separator, value = item.partition("=")
+        if not separator:
+            raise ConfigError(f"--input={item}: expected STREAM=VALUE, such as text=hello or image=a.png")
+        if name in found:
+            raise ConfigError(f"--input={item}: stream '{name}' is given twice")
+        found[name] = value
+    return found
+
+
 def resolve(flags: argparse.Namespace, overrides: Mapping[str, str]) -> ConfigDict:
     """The config that the flags and overrides describe."""
     return config_lib.resolve(flags.config, overrides)
