@@ -18,6 +18,10 @@ from grain.experimental import index_shuffle
 
 from mmjax.data.source import MixtureSource, Source
 
+# Longer sources are shuffled by a block cipher on the positions, which needs no table; for shorter ones
+# that is slow (milliseconds for a handful of records), since its blocks have at least 16 bits.
+_LONGEST_TABLE = 2**14
+
 
 class Shuffled:
     """Every record once in each epoch, in an order of its own for each epoch.
@@ -34,8 +38,9 @@ class Shuffled:
     def __call__(self, number: int) -> int:
         """The index in the source of example `number`, 0 or more."""
         epoch, position = divmod(number, self.length)
-        # A block cipher on the positions: a random permutation that needs no table.
         key = _epoch_key(self._seed, self._path, epoch)
+        if self.length <= _LONGEST_TABLE:
+            return int(_permutation(key, self.length)[position])
         return index_shuffle(position, max_index=self.length - 1, seed=key, rounds=4)
 
 
@@ -107,6 +112,11 @@ def generator(seed: int, number: int, use: str) -> np.random.Generator:
 @functools.lru_cache(maxsize=1024)
 def _use_key(use: str) -> int:
     return int.from_bytes(hashlib.sha256(use.encode()).digest()[:8], "little")
+
+
+@functools.lru_cache(maxsize=128)
+def _permutation(key: int, length: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=key)).permutation(length)
 
 
 @functools.lru_cache(maxsize=1024)

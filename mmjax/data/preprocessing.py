@@ -33,7 +33,7 @@ class Preprocessor:
     further arrays such as `s_targets` where they give these, and `s_present` bool `[]`. Labels stand
     under their names: whole numbers and bools int32, others float32; a missing one is -1 or NaN.
     'example_id' is int32 `[]`, 'example_mask' bool `[]`. A missing stream has `s_present` False and
-    otherwise zeros (-1 in its targets).
+    otherwise zeros (-1 in its targets). In evaluation the data may lack a label altogether.
 
     Args:
       streams: name -> {'features', 'train', 'eval', 'drop_rate'}, as in `schema.Stream`; the

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import av
 import numpy as np
-import scipy.signal
 import soundfile
 
 from mmjax.data.transforms.base import fail, require, require_array
@@ -51,6 +50,8 @@ class DecodeAudio:
         if not len(samples):
             raise DataError(f"decode_audio: {len(value)} bytes that hold no sound")
         if rate != self.rate:
+            import scipy.signal  # takes a second, which worker processes without sound need not wait
+
             shared = math.gcd(rate, self.rate)
             samples = scipy.signal.resample_poly(samples, self.rate // shared, rate // shared)
         return samples.astype(np.float32)
