@@ -6,6 +6,7 @@ the names of the classes are read from it, so that what is computed is what was 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -177,6 +178,11 @@ class Run:
           query: one stream with one value, such as `text="a cat"`.
         """
         return search(self, source, query, k=k, find=find)
+
+    def first_batch(self, data: str) -> dict[str, np.ndarray]:
+        """The first batch of a data set of the run, as the model gets it: name -> `[batch_size, ...]`."""
+        with contextlib.closing(self._record_batches(data)) as batches:
+            return next(batches)[1]
 
     def outputs(self, source: Items | pathlib.Path | str, types: Sequence[str]) -> Iterator[Chunk]:
         """The outputs of all heads of some types, a batch of items at a time.

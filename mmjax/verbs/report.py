@@ -6,7 +6,6 @@ import argparse
 import pathlib
 from collections.abc import Mapping
 
-from mmjax.reports import write_report
 from mmjax.verbs import common
 
 
@@ -16,4 +15,26 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     common.refuse_overrides(overrides, "report")
-    print(write_report(pathlib.Path(flags.workdir)))
+    print(make_report(pathlib.Path(flags.workdir)))
+
+
+def make_report(workdir: pathlib.Path) -> pathlib.Path:
+    """Writes `report.html`, with the attention of the fusion where the run has a checkpoint."""
+    from mmjax.reports import write_report
+
+    if (workdir / "checkpoints").is_dir():
+        _save_attention(workdir)
+    return write_report(workdir)
+
+
+def _save_attention(workdir: pathlib.Path) -> None:
+    from mmjax.reports.attention import attention_artifact
+    from mmjax.run import load
+    from mmjax.training.workdir import write_json
+
+    model = load(workdir)
+    data = next(iter(model.config["data"]["eval"]), "train")
+    batch = model.first_batch(data)
+    artifact = attention_artifact(model.config, model.model, model.variables, batch, model.tokenizers)
+    if artifact is not None:
+        write_json(workdir / "artifacts" / "attention.json", artifact)

@@ -40,12 +40,12 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
         _print_folds(cross_validate(config, workdir, flags.folds, flags.fold_group))
         return 0
 
-    from mmjax.reports import write_report
     from mmjax.training.loop import train
+    from mmjax.verbs.report import make_report
 
     result = train(config, workdir)
     print_metrics(result["metrics"])
-    print(f"{result['steps']} steps in {result['wall_seconds']:.0f} s; report: {write_report(workdir)}")
+    print(f"{result['steps']} steps in {result['wall_seconds']:.0f} s; report: {make_report(workdir)}")
     return 0
 
 
