@@ -69,6 +69,7 @@ class AudioCNN(nn.Module):
                 (self.kernel,),
                 strides=(self.stride,),
                 padding=((side, side),),
+                use_bias=False,  # the normalisation has one
                 dtype=self.dtype,
                 name=f"conv_{i}",
             )(x)

@@ -1,0 +1,106 @@
+"""The encoders that every test of this folder runs on: a new one is one line in `CASES`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mmjax import components
+
+SMALL = {"variant": "custom", "width": 16, "depth": 2, "heads": 2, "mlp_width": 24}
+_CNN = {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}
+_VIT = {"type": "vit", **SMALL, "patch_size": 4}
+
+# name -> (kind of its input, component)
+CASES = {
+    "vit": ("image", {**_VIT, "registers": 2}),
+    "vit_map": (
+        "image",
+        {**_VIT, "pooling": "map", "position": "sincos2d", "pre_norm": True, "layer_scale": 0.1},
+    ),
+    "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
+    "cnn_residual": ("image", _CNN),
+    "text_transformer": ("ids", {"type": "text_transformer", **SMALL, "vocab_size": 11}),
+    "text_transformer_causal": (
+        "ids",
+        {
+            "type": "text_transformer",
+            **SMALL,
+            "vocab_size": 11,
+            "causal": True,
+            "pooling": "eos",
+            "eos_id": 7,
+        },
+    ),
+    "rnn_ids": ("ids", {"type": "rnn", "width": 8, "layers": 2, "bidirectional": True, "vocab_size": 11}),
+    "rnn_vectors": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "pooling": "mean"}),
+    "audio_transformer": ("vectors", {"type": "audio_transformer", **SMALL, "frames_per_token": 2}),
+    "audio_cnn": ("vectors", {"type": "audio_cnn", "widths": [8, 16], "norm": "batch"}),
+    "frame_wise": ("video", {"type": "frame_wise", "image": _CNN, "temporal": "transformer", "depth": 1}),
+    "sequence_reader": (
+        "image",
+        {
+            "type": "sequence_reader",
+            "image": {"type": "cnn", "widths": [8]},
+            "reader": {"type": "rnn", "width": 8},
+        },
+    ),
+}
+BATCH = 8
+_SHAPES = {"image": (8, 8, 3), "ids": (6,), "vectors": (6, 5), "video": (3, 8, 8, 3)}
+
+
+def build(spec, **extra):
+    """The encoder of a component as a config writes it."""
+    return components.build(
+        "encoders", components.normalise(spec, components.component("encoders"), "e"), **extra
+    )
+
+
+def inputs(kind, seed=0):
+    """(x, mask): rows of all lengths, the last one without anything real."""
+    rng = np.random.default_rng(seed)
+    shape = (BATCH, *_SHAPES[kind])
+    x = rng.integers(1, 11, shape, np.int32) if kind == "ids" else rng.normal(size=shape).astype(np.float32)
+    if kind == "image":
+        mask = np.arange(BATCH)[:, None] < BATCH - 1
+    else:
+        length = shape[1]
+        lengths = np.array([length] * (BATCH - length) + list(range(length - 1, -1, -1)))
+        mask = np.arange(length) < lengths[:, None]
+    return jnp.asarray(x), jnp.asarray(mask)
+
+
+class Built:
+    """An encoder with parameters, and its compiled functions."""
+
+    def __init__(self, name):
+        self.kind, self.spec = CASES[name]
+        self.encoder = build(self.spec)
+        self.x, self.mask = inputs(self.kind)
+        self.variables = jax.jit(self.encoder.init)(jax.random.key(0), self.x, self.mask)
+        self.apply = jax.jit(self.encoder.apply)
+        self.step = jax.jit(functools.partial(train_step, self.encoder))
+
+
+built = functools.cache(Built)
+
+
+def train_step(encoder, variables, x, mask):
+    """(loss, (gradients, further variables)) of a loss that reads tokens and pooled, in training."""
+
+    def loss(params):
+        features, moved = encoder.apply(
+            {**variables, "params": params}, x, mask, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(jnp.sin(features.tokens)) + jnp.sum(jnp.cos(features.pooled)), moved
+
+    (value, moved), gradients = jax.value_and_grad(loss, has_aux=True)(variables["params"])
+    return value, gradients, moved
+
+
+def paths(tree):
+    """{'a/b/c': leaf}."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(key.key for key in path): leaf for path, leaf in leaves}
