@@ -81,7 +81,18 @@ class Preprocessor:
                 raise ConfigError(f"data.streams.{name}.drop_rate: got {given}, expected 0 to 1")
         self._labels, self._drop = dict(labels), frozenset(drop)
         self._train, self._partial = train, partial
-        self.spec: Spec | None = None if spec is None else read_spec(spec)
+        self.spec = None if spec is None else read_spec(spec)
+
+    @property
+    def spec(self) -> Spec | None:
+        """What an example holds; None as long as it is not known."""
+        return self._spec
+
+    @spec.setter
+    def spec(self, spec: Spec | None):
+        self._spec = spec
+        # Comparing dtypes is fast, their names are slow; this is done for every array of every example.
+        self._entries = {n: (shape, np.dtype(dtype)) for n, (shape, dtype) in (spec or {}).items()}
 
     def __call__(self, record: Record, seed: int = 0, number: int = 0) -> Example:
         """The example of a record.
@@ -130,7 +141,7 @@ class Preprocessor:
             missing = names - set(found)
             if not missing or (i >= _PROBE and missing <= set(known)):
                 break
-            found |= self._entries(source[order(i)], missing)
+            found |= self._found(source[order(i)], missing)
         spec: Spec = {}
         for name in [*self._chains, *self._labels]:
             entries = found.get(name) or known.get(name)
@@ -146,7 +157,7 @@ class Preprocessor:
                 spec[entry] = shape_and_type
         return {**spec, **_ALWAYS}
 
-    def _entries(self, record, names):
+    def _found(self, record, names):
         """name -> what it brings into the batch, for those of `names` that the record has."""
         found = {}
         for name in sorted(names):
@@ -210,21 +221,22 @@ class Preprocessor:
         if self.spec is None:
             raise ValueError("the spec is not known yet: set it from find_spec(source)")
         for name, array in example.items():
-            shape, dtype = self.spec.get(name, ((), "nothing"))
-            if array.shape != shape or array.dtype.name != dtype:
+            shape, dtype = self._entries.get(name, (None, None))
+            if array.shape != shape or array.dtype != dtype:
+                expected = f"{list(shape)} {dtype}" if dtype else "nothing"
                 raise DataError(
-                    f"'{name}' is {list(array.shape)} {array.dtype}, expected {list(shape)} {dtype} as in "
-                    "other examples; end the transforms in a fixed shape (resize, crop, pad)"
+                    f"'{name}' is {list(array.shape)} {array.dtype}, expected {expected} as in other "
+                    "examples; end the transforms in a fixed shape (resize, crop, pad)"
                 )
         return {
-            name: example[name] if name in example else np.full(shape, self._blank_value(name, dtype), dtype)
-            for name, (shape, dtype) in self.spec.items()
+            name: example[name] if name in example else np.full(shape, self._blank(name, dtype), dtype)
+            for name, (shape, dtype) in self._entries.items()
         }
 
-    def _blank_value(self, name, dtype):
-        if name in self._labels and dtype == "float32":
+    def _blank(self, name, dtype):
+        if name in self._labels and dtype == np.float32:
             return np.nan
-        is_target = name in self._labels or (name.endswith("_targets") and dtype == "int32")
+        is_target = name in self._labels or (name.endswith("_targets") and dtype == np.int32)
         return -1 if is_target else 0
 
 
@@ -249,10 +261,12 @@ def _bound(transform, tokenizers):
     return transform.bind(tokenizers) if hasattr(transform, "bind") else transform
 
 
+_NARROWER = {np.dtype(np.float64): np.float32, np.dtype(np.int64): np.int32}
+
+
 def _narrow(array):
     """float64 to float32 and int64 to int32, which is what models compute in."""
-    wide = {"float64": np.float32, "int64": np.int32}
-    return array.astype(wide[array.dtype.name]) if array.dtype.name in wide else array
+    return array.astype(_NARROWER[array.dtype]) if array.dtype in _NARROWER else array
 
 
 def _label(name, value):
