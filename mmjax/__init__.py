@@ -8,7 +8,7 @@ from typing import Any
 def __getattr__(name: str) -> Any:
     # Late, since the data workers import this package and have no use for JAX.
     if name == "load":
-        from mmjax.run import load
+        from mmjax.inference.run import load
 
         return load
     raise AttributeError(f"module 'mmjax' has no attribute '{name}'")

@@ -17,8 +17,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     common.refuse_overrides(overrides, "embed")
-    from mmjax.run import load
-    from mmjax.run_files import embed_to_file
+    from mmjax.inference.files import embed_to_file
+    from mmjax.inference.run import load
 
     count = embed_to_file(load(flags.workdir, flags.step), flags.source, flags.out, flags.head)
     print(f"{count} items embedded in {flags.out}")

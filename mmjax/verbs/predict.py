@@ -25,8 +25,8 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         raise ConfigError("predict: give either --source with --out, or one item as --input STREAM=VALUE")
     if flags.source and not flags.out:
         raise ConfigError("predict: --source needs --out=FILE.jsonl")
-    from mmjax.run import load
-    from mmjax.run_files import predict_to_file
+    from mmjax.inference.files import predict_to_file
+    from mmjax.inference.run import load
 
     model = load(flags.workdir, flags.step)
     if flags.source:

@@ -28,8 +28,8 @@ def make_report(workdir: pathlib.Path) -> pathlib.Path:
 
 
 def _save_attention(workdir: pathlib.Path) -> None:
+    from mmjax.inference.run import load
     from mmjax.reports.attention import attention_artifact
-    from mmjax.run import load
     from mmjax.training.workdir import write_json
 
     model = load(workdir)

@@ -23,8 +23,8 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     query = common.streams(flags)
     if len(query) != 1:
         raise ConfigError(f"search: got {len(query)} queries, expected one: --input STREAM=VALUE")
-    from mmjax.run import load
-    from mmjax.run_files import write_gallery
+    from mmjax.inference.files import write_gallery
+    from mmjax.inference.run import load
 
     model = load(flags.workdir, flags.step)
     hits = model.search(flags.source, k=flags.k, find=flags.find, **query)

@@ -15,16 +15,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import components, run_heads, schema
+from mmjax import components, schema
 from mmjax.data.loading import data_dir, load_tokenizers
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.data.preprocessing import Preprocessor, read_spec
 from mmjax.errors import DataError
 from mmjax.heads import entries
+from mmjax.inference import heads as heads_lib
+from mmjax.inference.heads import EMBEDDINGS, PREDICTIONS, readable_heads
+from mmjax.inference.items import Items, given_items, read_items, read_value
+from mmjax.inference.search import Hit, Index, search
 from mmjax.model import build_model
-from mmjax.run_heads import EMBEDDINGS, PREDICTIONS, readable_heads
-from mmjax.run_items import Items, given_items, read_items, read_value
-from mmjax.run_search import Hit, Index, search
 from mmjax.training.checkpoints import restore_params
 from mmjax.training.workdir import read_json
 
@@ -188,7 +189,7 @@ class Run:
         """The outputs of all heads of some types, a batch of items at a time.
 
         Args:
-          source: items, a folder or manifest (see `run_items.read_items`), or the name of a data set:
+          source: items, a folder or manifest (see `read_items`), or the name of a data set:
             'train', or one of `data.eval`.
           types: of the heads, such as `EMBEDDINGS`; heads that read nothing given are left out.
 
@@ -208,9 +209,9 @@ class Run:
         found = {}
         for head, values in chunk.outputs.items():
             section = self.heads[head]
-            if section["type"] in run_heads.CLASSIFIERS:
-                several = run_heads.is_multi_label(head, self.config["objectives"])
-                rows = run_heads.classes(
+            if section["type"] in heads_lib.CLASSIFIERS:
+                several = heads_lib.is_multi_label(head, self.config["objectives"])
+                rows = heads_lib.classes(
                     values, self.class_names.get(section["label"]), top_k, several=several
                 )
             else:

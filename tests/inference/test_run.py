@@ -16,10 +16,10 @@ import mmjax
 from mmjax.data import loading
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.errors import ConfigError, DataError
+from mmjax.inference.files import embed_to_file, predict_to_file, write_gallery
+from mmjax.inference.heads import classes, is_multi_label
+from mmjax.inference.search import Index, make_index
 from mmjax.reports.attention import attention_artifact
-from mmjax.run_files import embed_to_file, predict_to_file, write_gallery
-from mmjax.run_heads import classes, is_multi_label
-from mmjax.run_search import Index, make_index
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from mmjax.errors import ConfigError, DataError
-from mmjax.run_items import given_items, read_items, read_value
+from mmjax.inference.items import given_items, read_items, read_value
 
 KINDS = {"image": "image", "text": "text", "sound": "audio"}
 

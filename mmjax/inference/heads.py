@@ -47,7 +47,7 @@ def is_multi_label(head: str, objectives: Mapping[str, Mapping[str, Any]]) -> bo
 def classes(
     logits: np.ndarray, names: Sequence[str] | None, top_k: int, *, several: bool
 ) -> list[dict[str, Any]]:
-    """What a classifier says of each row, see `mmjax.run.Run.predict`.
+    """What a classifier says of each row, see `mmjax.inference.run.Run.predict`.
 
     Args:
       logits: `[n, N]`.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmjax.errors import ConfigError, DataError
-from mmjax.run_heads import EMBEDDINGS
-from mmjax.run_items import Items, check_stream, read_items
+from mmjax.inference.heads import EMBEDDINGS
+from mmjax.inference.items import Items, check_stream, read_items
 
 if TYPE_CHECKING:
-    from mmjax.run import Run
+    from mmjax.inference.run import Run
 
 
 @dataclasses.dataclass(frozen=True)

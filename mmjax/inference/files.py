@@ -20,14 +20,14 @@ import pyarrow.parquet as pq
 
 from mmjax.components import suggestion
 from mmjax.errors import ConfigError, DataError
+from mmjax.inference.heads import EMBEDDINGS, PREDICTIONS
+from mmjax.inference.items import Items, read_value
+from mmjax.inference.run import Run
+from mmjax.inference.search import Hit
 from mmjax.reports.gallery import retrieval
 from mmjax.reports.html import element, page
 from mmjax.reports.records import RecordImages
 from mmjax.reports.style import CSS
-from mmjax.run import Run
-from mmjax.run_heads import EMBEDDINGS, PREDICTIONS
-from mmjax.run_items import Items, read_value
-from mmjax.run_search import Hit
 
 _ROW_GROUP = 8192  # rows that are written together
 
