@@ -2,15 +2,15 @@
 
     ./launch.sh train --config=configs/autoencoder.py
 
-A CNN squeezes a digit of 32 x 32 pixels into one vector of 128 numbers, and a stack of transposed
-convolutions draws it again. No label is used in training; afterwards a linear probe shows how much of
-the digit's identity the vector holds, and the report shows digits beside their reconstructions.
+A CNN squeezes a digit of 32 x 32 pixels into a grid of 4 x 4 with 8 numbers each, and a stack of
+upsampling convolutions draws it again. No label is used in training; afterwards a linear probe shows
+how much of the digit's identity these 128 numbers hold (and, as its control, the pixels), and the
+report shows digits beside their reconstructions. Takes a few minutes on two cores.
 """
 
 from ml_collections import ConfigDict
 
 SIZE = 32
-WIDTHS = [32, 64, 128]
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -20,7 +20,20 @@ def get_config(arg: str = "") -> ConfigDict:
         {"type": "resize", "size": SIZE},
         {"type": "normalise", "mean": [0.5], "std": [0.5]},
     ]
+    encoder = {"type": "cnn", "widths": [16, 32, 8], "groups": 1}
+    decoder = {
+        "type": "image_decoder",
+        "reads": "image",
+        "source": "tokens",
+        "height": SIZE,
+        "width": SIZE,
+        "channels": 1,
+        "filters": [32, 32, 16],
+        "upsample": "resize",
+    }
     test = {"type": "av_digits", "split": "test"}
+    rebuilt = {"type": "reconstruction", "output": "reconstruction", "target": "image"}
+    probe = {"type": "linear_probe", "data": "test", "train": "train", "label": "digit"}
 
     return ConfigDict(
         {
@@ -36,17 +49,8 @@ def get_config(arg: str = "") -> ConfigDict:
                 "labels": {"digit": "label"},
             },
             "model": {
-                "streams": {"image": {"kind": "image", "encoder": {"type": "cnn", "widths": WIDTHS}}},
-                "heads": {
-                    "reconstruction": {
-                        "type": "image_decoder",
-                        "reads": "image",
-                        "height": SIZE,
-                        "width": SIZE,
-                        "channels": 1,
-                        "filters": WIDTHS[::-1],
-                    }
-                },
+                "streams": {"image": {"kind": "image", "encoder": encoder}},
+                "heads": {"reconstruction": decoder},
             },
             "objectives": {
                 "reconstruction": {
@@ -63,26 +67,14 @@ def get_config(arg: str = "") -> ConfigDict:
             },
             "evals": {
                 "progress": {
-                    "type": "reconstruction",
+                    **rebuilt,
                     "data": "validation",
                     "prefix": "validation",
-                    "output": "reconstruction",
-                    "target": "image",
                     "every_percent": 20.0,
                 },
-                "test": {
-                    "type": "reconstruction",
-                    "data": "test",
-                    "output": "reconstruction",
-                    "target": "image",
-                },
-                "digit": {
-                    "type": "linear_probe",
-                    "data": "test",
-                    "train": "train",
-                    "features": "image/pooled",
-                    "label": "digit",
-                },
+                "test": {**rebuilt, "data": "test"},
+                "codes": {**probe, "features": "image/tokens", "name": "codes"},
+                "pixels": {**probe, "features": "image", "name": "pixels"},
             },
         }
     )

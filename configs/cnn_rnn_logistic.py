@@ -3,8 +3,8 @@
     ./launch.sh train --config=configs/cnn_rnn_logistic.py
 
 A CNN turns the drawing into a grid of features; a GRU reads the grid row by row, as one reads a page,
-and a logistic regression on its last state says yes or no. Country flags are 14% of the test set, so
-saying no to all of it has an accuracy of 0.86: look at the F1 and the AUROC, not at the accuracy.
+and a logistic regression on its last state says yes or no. A tenth of the test set are country flags,
+so always saying no has an accuracy of 0.90: look at F1 and AUROC. Takes a few minutes on two cores.
 """
 
 from ml_collections import ConfigDict
