@@ -1,3 +1,3 @@
-"""Data: prepared data sets, tokenizers, transforms and the pipeline. Never imports JAX, except for
-`batch_transforms`, because readers are worker processes.
+"""Data: prepared data sets, tokenizers, transforms and the pipeline. Never imports JAX, except in
+`batch_transforms` and `prefetch`, because readers are worker processes.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -213,7 +214,17 @@ def _read(examples: _Examples, first: int, stop: int, num_workers: int) -> Itera
             flags.FLAGS.mark_as_parsed()
         read = grain.ReadOptions(num_threads=1, prefetch_buffer_size=1)
         workers = grain.MultiprocessingOptions(num_workers=num_workers)
-        return iter(dataset.to_iter_dataset(read).mp_prefetch(workers))
+        return iter(dataset.to_iter_dataset(read).mp_prefetch(workers, _ignore_stop_signals))
     threads = min(4, os.cpu_count() or 1)
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads)
     return iter(dataset.to_iter_dataset(read))
+
+
+def _ignore_stop_signals(worker_index: int, worker_count: int) -> None:
+    """A cluster sends SIGTERM, and a terminal SIGINT, to all processes of a run.
+
+    It is the main process that answers: it finishes its step, which may need a batch from here, saves,
+    and then ends its workers.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

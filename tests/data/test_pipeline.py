@@ -1,5 +1,9 @@
 """Batches: order, processes, workers, resuming, padding."""
 
+import multiprocessing
+import os
+import signal
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -106,6 +110,18 @@ def test_worker_processes_change_nothing():
         expected = take(train(alone, **process).batches(start), 5)
         assert_same(take(train(workers, **process).batches(start), 5), expected)
     assert_same(list(evaluate(workers).batches()), list(evaluate(alone).batches()))
+
+
+@pytest.mark.slow
+def test_worker_processes_outlive_the_signals_that_ask_the_run_to_stop():
+    batches = train(section(num_workers=1)).batches()
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    # One batch was ready before the signals, and one in the making.
+    assert_same([first, *take(batches, 8)], take(train().batches(), 9))
+    assert not multiprocessing.active_children()
 
 
 @pytest.mark.slow
