@@ -24,7 +24,7 @@ class ImageDecoder(nn.Module):
       channels: C.
       filters: channels after each doubling.
       upsample: 'transposed' is a 4x4 convolution with stride 2, transposed (Dumoulin and Visin 2016,
-        arXiv 1603.07285, section 4); 'resize' repeats each pixel and applies a 3x3 convolution, which
+        arXiv:1603.07285, section 4); 'resize' repeats each pixel and applies a 3x3 convolution, which
         leaves no checkerboard (Odena et al. 2016, distill.pub/2016/deconv-checkerboard).
       dtype: what it computes in; the image is float32.
     """

@@ -18,7 +18,7 @@ from mmjax.types import Features
 
 
 class CoAttention(nn.Module):
-    """Co-attention, Lu et al. 2019 (ViLBERT), arXiv 1908.02265, section 3.1, for any number of streams.
+    """Co-attention, Lu et al. 2019 (ViLBERT), arXiv:1908.02265, section 2.2, for any number of streams.
 
     With X_s the tokens of stream s, P_s the other streams that the example has, and LN layer
     normalisation, each layer computes for every stream
@@ -29,7 +29,7 @@ class CoAttention(nn.Module):
 
     all streams at once, from the tokens of the layer before. The first two lines are the paper's
     co-attentional layer and the third the layer that follows it there. Two streams are the paper's
-    case; normalisation comes first (Xiong et al. 2020, arXiv 2002.04745), not after.
+    case; normalisation comes first (Xiong et al. 2020, arXiv:2002.04745), not after.
 
     The fused tokens are those of all streams after a last normalisation; the fused vector is the
     mean over the streams an example has of the mean of each one's tokens. A stream alone attends

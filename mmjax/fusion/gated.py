@@ -12,7 +12,7 @@ from mmjax.types import Features
 
 
 class Gated(nn.Module):
-    """Gated multimodal unit (GMU), Arevalo et al. 2017, arXiv 1702.01992, section 3.1.
+    """Gated multimodal unit (GMU), Arevalo et al. 2017, arXiv:1702.01992, section 3.1.
 
     With x_i the pooled vector of stream i and P the streams an example has:
 

@@ -47,7 +47,7 @@ class LateClassifier(nn.Module):
 
     With l_i the logits from entry i and P the entries an example has, the output is
 
-        mean_probability   logits of 1/|P| sum_{i in P} p(l_i)        the sum rule, section 3
+        mean_probability   logits of 1/|P| sum_{i in P} p(l_i)        the sum rule
         mean_logit         1/|P| sum_{i in P} l_i
         product            sum_{i in P} l_i, that is logits of prod_{i in P} p(l_i), normalised: a
                            product of experts (Hinton 2002, Neural Computation 14(8))

@@ -17,8 +17,8 @@ from mmjax.types import Features
 class Projection(nn.Module):
     """Maps the pooled vector into the space where streams are compared.
 
-    Linear without bias, as in CLIP (Radford et al. 2021, arXiv 2103.00020, figure 3); with hidden
-    layers it is the projection head of SimCLR (Chen et al. 2020, arXiv 2002.05709, section 2.1).
+    Linear without bias, as in CLIP (Radford et al. 2021, arXiv:2103.00020, figure 3); with hidden
+    layers it is the projection head of SimCLR (Chen et al. 2020, arXiv:2002.05709, section 2.1).
 
     Attributes:
       reads: entry it reads.

@@ -16,8 +16,8 @@ from mmjax.types import Features
 class LearnedScale(nn.Module):
     """exp(s) with s learned, at most `maximum`: the factor on the similarities.
 
-    CLIP (Radford et al. 2021, arXiv 2103.00020, section 2.5) starts at 1 / 0.07 and keeps it at 100
-    or less; SigLIP (Zhai et al. 2023, arXiv 2303.15343, section 3.2) starts at 10 without a bound,
+    CLIP (Radford et al. 2021, arXiv:2103.00020, section 2.5) starts at 1 / 0.07 and keeps it at 100
+    or less; SigLIP (Zhai et al. 2023, arXiv:2303.15343, section 3.2) starts at 10 without a bound,
     and adds a `learned_bias`.
 
     CLIP clips the parameter after each update, so that it can come back. Here the parameter is left
@@ -47,7 +47,7 @@ class LearnedScale(nn.Module):
 
 
 class LearnedBias(nn.Module):
-    """A learned number added to the similarities, as in SigLIP (arXiv 2303.15343, section 3.2).
+    """A learned number added to the similarities, as in SigLIP (arXiv:2303.15343, section 3.2).
 
     Attributes:
       initial: value at the start; the paper's -10 makes the first predictions close to "no pair",
