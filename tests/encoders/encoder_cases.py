@@ -8,8 +8,8 @@ import numpy as np
 
 from mmjax import components
 
-SMALL = {"variant": "custom", "width": 16, "depth": 2, "heads": 2, "mlp_width": 24}
-_CNN = {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}
+SMALL = {"variant": "custom", "width": 16, "depth": 1, "heads": 2, "mlp_width": 24}
+_SMALL_CNN = {"type": "cnn", "widths": [8], "norm": "batch"}
 _VIT = {"type": "vit", **SMALL, "patch_size": 4}
 
 # name -> (kind of its input, component)
@@ -20,7 +20,7 @@ CASES = {
         {**_VIT, "pooling": "map", "position": "sincos2d", "pre_norm": True, "layer_scale": 0.1},
     ),
     "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
-    "cnn_residual": ("image", _CNN),
+    "cnn_residual": ("image", {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}),
     "text_transformer": ("ids", {"type": "text_transformer", **SMALL, "vocab_size": 11}),
     "text_transformer_causal": (
         "ids",
@@ -37,7 +37,10 @@ CASES = {
     "rnn_vectors": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "pooling": "mean"}),
     "audio_transformer": ("vectors", {"type": "audio_transformer", **SMALL, "frames_per_token": 2}),
     "audio_cnn": ("vectors", {"type": "audio_cnn", "widths": [8, 16], "norm": "batch"}),
-    "frame_wise": ("video", {"type": "frame_wise", "image": _CNN, "temporal": "transformer", "depth": 1}),
+    "frame_wise": (
+        "video",
+        {"type": "frame_wise", "image": _SMALL_CNN, "temporal": "transformer", "depth": 1},
+    ),
     "sequence_reader": (
         "image",
         {

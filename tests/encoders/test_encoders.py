@@ -105,7 +105,7 @@ def test_sharded_over_the_batch_equals_one_device(name):
     )
 
 
-@pytest.mark.parametrize("name", [n for n, (_, s) in CASES.items() if "remat" in vars(ENCODERS[s["type"]])])
+@pytest.mark.parametrize("name", [name for name in ENCODERS if "remat" in vars(ENCODERS[name])])
 def test_remat_equals_no_remat(name):
     case = built(name)
     encoder = build(case.spec, remat=True)
