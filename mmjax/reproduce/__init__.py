@@ -1,0 +1,12 @@
+"""Tables of experiments: declared in `experiments/<name>/experiment.py`, measured, and written down.
+
+A declaration says which configs are the rows, which metrics the columns, and what is expected;
+`./launch.sh reproduce <name>` trains what is missing and writes, beside the declaration,
+
+results.json   what was measured, by row and seed
+README.md      the table and its verdicts, computed from results.json and never typed
+"""
+
+from mmjax.reproduce.experiment import Claim, Column, Expected, Experiment, Row
+
+__all__ = ["Claim", "Column", "Expected", "Experiment", "Row"]

@@ -1,0 +1,131 @@
+"""Runs what an experiment declares and gathers what was measured."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+
+from mmjax import components
+from mmjax import config as config_lib
+from mmjax.components import suggestion
+from mmjax.errors import ConfigError, MmjaxError, Preempted
+from mmjax.reports import write_report
+from mmjax.reproduce.experiment import Experiment, Row
+from mmjax.training.loop import train
+
+# Row -> seed (as text, for JSON) -> what `record` makes, or {'error': one line}.
+Results: TypeAlias = dict[str, dict[str, dict[str, Any]]]
+
+_FACTS = ("parameters", "steps", "wall_seconds", "devices", "versions", "git_revision")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One row with one seed.
+
+    Attributes:
+      row, seed: which.
+      config: resolved.
+      workdir: the run's directory.
+    """
+
+    row: Row
+    seed: int
+    config: ConfigDict
+    workdir: pathlib.Path
+
+
+def plan(experiment: Experiment, folder: pathlib.Path) -> list[Run]:
+    """The runs of an experiment, in `<folder>/<row>/seed<k>`: all rows with one seed, then the next.
+
+    Raises:
+      ConfigError: a config cannot be run, or no row measures what a column shows.
+    """
+    runs = [
+        Run(row, seed, row.resolve(seed), folder / row.name / f"seed{seed}")
+        for seed in experiment.seeds
+        for row in experiment.rows
+    ]
+    groups = set().union(*(_metric_groups(run.config) for run in runs))
+    for column in experiment.columns:
+        if column.metric.rpartition("/")[0] not in groups:
+            raise ConfigError(
+                f"column '{column.metric}': no row's evals measure it; they measure: "
+                + ", ".join(f"{group}/..." for group in sorted(groups))
+            )
+    return runs
+
+
+def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:
+    """Trains what is not finished, one run after the other; one that fails does not stop the others.
+
+    Returns:
+      What was measured. A failed run has its error there.
+
+    Raises:
+      Preempted: SIGTERM came; start again to go on.
+    """
+    digests = {row.name: row.config_digest() for row in experiment.rows}
+    metrics = [column.metric for column in experiment.columns]
+    results: Results = {row.name: {} for row in experiment.rows}
+    seen: set[str] = set()
+    for i, run in enumerate(runs):
+        logging.info("run %d of %d: %s, seed %d", i + 1, len(runs), run.row.name, run.seed)
+        finished = (run.workdir / "result.json").is_file()
+        try:
+            result = train(run.config, run.workdir)
+            if not finished:
+                write_report(run.workdir)
+            measured = record(result, metrics)
+            seen |= set(result["metrics"])
+        except Preempted:
+            raise
+        except MmjaxError as error:
+            logging.error("run %d of %d failed: %s", i + 1, len(runs), error)
+            measured = {"error": str(error)}
+        except Exception as error:  # a bug, or a device out of memory, must not cost the other runs
+            logging.exception("run %d of %d failed", i + 1, len(runs))
+            first_line, *_ = [*str(error).splitlines(), ""]
+            measured = {"error": f"{type(error).__name__}: {first_line}"}
+        results[run.row.name][str(run.seed)] = {"config_digest": digests[run.row.name], **measured}
+        jax.clear_caches()  # the next run's functions are new ones; these would only fill the memory
+    for metric in metrics:
+        if seen and metric not in seen:
+            logging.warning("column '%s': no run measured it%s", metric, suggestion(metric, seen))
+    return results
+
+
+def record(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
+    """What of a run's `result.json` is kept: facts, and those of the metrics that it has."""
+    measured = {name: result["metrics"][name] for name in metrics if name in result["metrics"]}
+    return {"metrics": measured, **{name: result[name] for name in _FACTS}}
+
+
+def failures(results: Results) -> list[str]:
+    """A line for each run that failed."""
+    return [
+        f"{row}, seed {seed}: {run['error']}"
+        for row, seeds in results.items()
+        for seed, run in seeds.items()
+        if "error" in run
+    ]
+
+
+def share_compilations(folder: pathlib.Path) -> None:
+    """Lets runs that differ only in their seed compile once, through JAX's cache in `folder`."""
+    if jax.config.jax_compilation_cache_dir is None:
+        jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _metric_groups(config: ConfigDict) -> set[str]:
+    """What the names of a run's metrics are before the last '/'."""
+    sections = config_lib.to_dict(config.evals).values()
+    evaluators = [components.build("evaluators", section) for section in sections]
+    return {evaluator.full_name(group) for evaluator in evaluators for group in evaluator.groups()}
