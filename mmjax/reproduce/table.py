@@ -197,7 +197,7 @@ class _Table:
         seconds = sum(run["wall_seconds"] for run in runs)
         devices = _distinct(plain(run["devices"]) for run in runs)
         revisions = _distinct(str(run["git_revision"]) for run in runs)
-        versions = _distinct(plain(run["versions"]) for run in runs)
+        versions = _distinct(plain(dict(sorted(run["versions"].items()))) for run in runs)
         return (
             f"{len(runs)} runs took {duration(seconds)} in all, on {devices}; revision {revisions}.\n\n"
             f"Versions: {versions}."

@@ -32,9 +32,8 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         known = ", ".join(experiments.names()) or "none"
         raise ConfigError(f"reproduce: name an experiment (there are: {known}), or use --list")
     experiment = experiments.load(flags.name)
-    folder = experiments.EXPERIMENTS / flags.name
     if flags.table_only:
-        _write_table(flags.name, experiment, _read_results(folder))
+        _write_table(flags.name, experiment, read_results(flags.name))
         return
 
     import jax
@@ -45,7 +44,7 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     runs.share_compilations(workdir / "compilations")
     results = runs.run_all(experiment, runs.plan(experiment, workdir))
     if jax.process_index() == 0:
-        write_json(folder / "results.json", results)
+        write_json(experiments.EXPERIMENTS / flags.name / "results.json", results)
         _write_table(flags.name, experiment, results)
     if failures := runs.failures(results):
         raise MmjaxError(
@@ -61,8 +60,9 @@ def _write_table(name: str, experiment: experiments.Experiment, results: Mapping
     print(f"\n{page}")
 
 
-def _read_results(folder: pathlib.Path) -> dict:
-    file = folder / "results.json"
+def read_results(name: str) -> dict:
+    """What an experiment's `results.json` holds; nothing where it was not run."""
+    file = experiments.EXPERIMENTS / name / "results.json"
     return read_json(file) if file.is_file() else {}
 
 
@@ -71,6 +71,6 @@ def _print_list() -> None:
     width = max(map(len, names), default=0)
     for name in names:
         experiment = experiments.load(name)
-        state = table.state(experiment, _read_results(experiments.EXPERIMENTS / name))
+        state = table.state(experiment, read_results(name))
         print(f"{name:<{width}}  {experiment.title} ({state})")
         print(f"{'':<{width}}  {experiment.cost}")
