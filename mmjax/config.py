@@ -114,6 +114,10 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
     for key in ("batch_size", totals[0]):
         if config[key] <= 0:
             raise ConfigError(f"{key}: got {config[key]}, expected more than 0")
+    for key, least in (("data.num_workers", 0), ("data.prefetch", 1), ("log.every_steps", 1)):
+        section, name = key.split(".")
+        if config[section][name] < least:
+            raise ConfigError(f"{key}: got {config[section][name]}, expected {least} or more")
     data, streams = config["data"], config["model"]["streams"]
     if not streams:
         raise ConfigError("model.streams: is empty; a model needs at least one stream")
@@ -124,6 +128,10 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
     for name, section in data["eval"].items():
         for stream in [*section["drop"], *section["streams"]]:
             _known(stream, data["streams"], f"data.eval.{name}", "data.streams")
+    for path, transforms in _transforms(data):
+        for i, transform in enumerate(transforms):
+            if "tokenizer" in transform:
+                _known(transform["tokenizer"], data["tokenizers"], f"{path}.{i}.tokenizer", "data.tokenizers")
     for name, section in config["evals"].items():
         _known(section["data"], ["train", *data["eval"]], f"evals.{name}.data", "data.eval")
     optimizer = config["optimizer"]
@@ -133,6 +141,8 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"'{pattern}' is not a regular expression ({error})") from None
+    if not 0 <= optimizer["ema"] < 1:
+        raise ConfigError(f"optimizer.ema: got {optimizer['ema']}, expected 0 (none) to less than 1")
     return ConfigDict(config)
 
 
@@ -155,6 +165,16 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             rest.append(item)
         position += 1
     return rest, overrides
+
+
+def _transforms(data):
+    """(key, transforms) of every chain in a `data` section."""
+    for name, stream in data["streams"].items():
+        for part in ("train", "eval"):
+            yield f"data.streams.{name}.{part}", stream[part]
+    for name, section in data["eval"].items():
+        for stream, transforms in section["streams"].items():
+            yield f"data.eval.{name}.streams.{stream}", transforms
 
 
 def _known(name, known, path, where):

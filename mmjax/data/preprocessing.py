@@ -245,6 +245,12 @@ def read_spec(spec: Mapping[str, Any]) -> Spec:
     return {name: (tuple(shape), np.dtype(dtype).name) for name, (shape, dtype) in spec.items()}
 
 
+def takes_list(stream: Mapping[str, Any]) -> bool:
+    """Whether the `eval` transforms of a `schema.Stream` begin with a list of values."""
+    first = stream["eval"][0]["type"] if stream["eval"] else ""
+    return len(stream["features"]) > 1 or first in ("first", "choose")
+
+
 def _by_name(spec, names):
     """name -> the entries of a spec that this stream or label brings: 'text' -> 'text', 'text_mask'."""
     grouped = {}

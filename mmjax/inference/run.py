@@ -18,7 +18,7 @@ import numpy as np
 from mmjax import components, schema
 from mmjax.data.loading import data_dir, load_tokenizers
 from mmjax.data.pipeline import EvalPipeline
-from mmjax.data.preprocessing import Preprocessor, read_spec
+from mmjax.data.preprocessing import Preprocessor, read_spec, takes_list
 from mmjax.errors import DataError
 from mmjax.heads import entries
 from mmjax.inference import heads as heads_lib
@@ -118,7 +118,7 @@ class Run:
             spec=self._spec,
             partial=True,
         )
-        self._from_list = {name for name, section in sections.items() if _takes_list(section)}
+        self._from_list = {name for name, section in sections.items() if takes_list(section)}
         self._compiled: dict[Any, Any] = {}
 
     @property
@@ -287,9 +287,3 @@ class Run:
         if (heads, streams) not in self._compiled:
             self._compiled[heads, streams] = jax.jit(forward)
         return self._compiled[heads, streams]
-
-
-def _takes_list(section: Mapping[str, Any]) -> bool:
-    """Whether the stream's transforms begin with a list of values."""
-    first = section["eval"][0]["type"] if section["eval"] else ""
-    return len(section["features"]) > 1 or first in ("first", "choose")

@@ -275,6 +275,36 @@ def merge_params(
     Raises:
       ConfigError: on another shape under the same path, or where nothing is taken.
     """
+    merged, report = _merge(target, source, include, exclude)
+    if not report.taken:
+        there = [name for name, _ in named_leaves(source)]
+        raise ConfigError(
+            f"init: no parameter is taken; include {list(include)} and exclude {list(exclude)} leave none of "
+            f"those that both models have (the source has {', '.join(sorted(there)[:3])}, ...)"
+        )
+    return merged, report
+
+
+def merge_model_state(
+    target: Any, source: Any, include: Sequence[str] = (".*",), exclude: Sequence[str] = ()
+) -> Any:
+    """As `merge_params`, for the model's other collections (BatchNorm statistics); taking none is fine.
+
+    Args:
+      target, source: by collection.
+      include, exclude: match the path within the collection, so that the pattern that takes a
+        module's parameters takes its statistics too.
+
+    Raises:
+      ConfigError: on another shape under the same path.
+    """
+    return {
+        collection: _merge(tree, source.get(collection, {}), include, exclude)[0]
+        for collection, tree in target.items()
+    }
+
+
+def _merge(target, source, include, exclude):
     given = dict(named_leaves(source))
     taken, fresh = [], []
 
@@ -295,11 +325,6 @@ def merge_params(
         return given[name].astype(leaf.dtype)
 
     merged = jax.tree.map_with_path(merge, target)
-    if not taken:
-        raise ConfigError(
-            f"init: no parameter is taken; include {list(include)} and exclude {list(exclude)} leave none of "
-            f"those that both models have (the source has {', '.join(sorted(given)[:3])}, ...)"
-        )
     return merged, MergeReport(taken, fresh, sorted(set(given) - set(taken)))
 
 

@@ -14,12 +14,11 @@ from mmjax import components
 from mmjax import config as config_lib
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.data.prefetch import place
-from mmjax.data.preprocessing import Preprocessor
+from mmjax.data.preprocessing import Preprocessor, takes_list
 from mmjax.data.source import ListSource
 from mmjax.errors import ConfigError
 from mmjax.evaluation.context import EvalContext
 from mmjax.evaluation.run import names_to_collect, run_evaluators
-from mmjax.model import output_shapes
 from mmjax.parallel.mesh import activation_rules, batch_sharding, reader, replicated
 from mmjax.training.checkpoints import restore_params
 from mmjax.training.setup import Setup, load_data, set_up
@@ -43,7 +42,10 @@ class Evaluation:
         data = config_lib.to_dict(setup.config.data)
         sections = config_lib.to_dict(setup.config.evals)
         self._evaluators = {name: components.build("evaluators", s) for name, s in sections.items()}
-        self._every = {name: setup.to_steps(section, "every") for name, section in sections.items()}
+        self._every = {
+            name: setup.to_steps(section, "every", where=f"evals.{name}")
+            for name, section in sections.items()
+        }
         self._part = reader(setup.mesh)
         self._pipelines = {
             name: EvalPipeline(
@@ -59,13 +61,19 @@ class Evaluation:
             )
             for name, source in setup.data.eval.items()
         }
-        outputs = output_shapes(setup.model, setup.pipeline.spec())
         names = names_to_collect(
-            self._evaluators, data=self._pipelines, outputs=outputs, batch=setup.pipeline.spec()
+            self._evaluators, data=self._pipelines, outputs=setup.outputs, batch=setup.pipeline.spec()
         )
         shardings = shardings_of(setup.abstract)
         self._step = make_eval_step(setup.model, names, mesh=setup.mesh, shardings=shardings)
         self._encode_step = jax.jit(self._encode_stream, static_argnums=(3, 4))
+
+    def check_metric(self, name: str, key: str) -> None:
+        """Raises a `ConfigError`, naming `key`, where no evaluator gives a metric such as `name`."""
+        groups = sorted({e.full_name(group) for e in self._evaluators.values() for group in e.groups()})
+        if name.rpartition("/")[0] not in groups:
+            given = ", ".join(f"{group}/..." for group in groups) or "nothing"
+            raise ConfigError(f"{key}: no evaluator gives '{name}'; expected one of: {given}")
 
     def due(self, step: int) -> list[str]:
         """Names of the evaluators to run after `step`; at the end, all."""
@@ -95,10 +103,12 @@ class Evaluation:
     def _encode(self, params, model_state, stream: str, texts: Sequence[str], output: str) -> np.ndarray:
         """`[n, D]`: what the model gives for texts in place of what `stream` reads from a record."""
         section = config_lib.to_dict(self._setup.config.data.streams[stream])
+        # A text is given by the name of the stream, whatever feature of a record that reads.
+        records = [{stream: [text] if takes_list(section) else text} for text in texts]
+        section = section | {"features": [stream]}
         preprocessor = Preprocessor(
             {stream: section}, {}, self._setup.data.tokenizers, train=False, partial=True
         )
-        records = [dict.fromkeys(section["features"][:1], text) for text in texts]
         preprocessor.spec = preprocessor.find_spec(ListSource(records))
         examples = [preprocessor(record) for record in records]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}

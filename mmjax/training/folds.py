@@ -32,9 +32,16 @@ def cross_validate(
 
     Returns:
       Metric -> {'mean', 'std' (of the sample), 'folds'} over the folds that have it.
+
+    Raises:
+      ConfigError: fewer than 2 folds, nothing to evaluate them on, or `workdir` holds a single run.
     """
     if folds < 2:
         raise ConfigError(f"--folds={folds}: expected 2 or more")
+    if not config.data.eval or not config.evals:
+        raise ConfigError("--folds: data.eval and evals are needed, to evaluate each fold by; one is empty")
+    if (workdir / workdir_lib.CONFIG).is_file():
+        raise ConfigError(f"--workdir={workdir}: holds a single run; choose another directory for the folds")
     results = []
     for fold in range(folds):
         logging.info("fold %d of %d", fold + 1, folds)

@@ -15,16 +15,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 from mmjax.data.prefetch import prefetch
-from mmjax.errors import MmjaxError, NonFiniteError, Preempted
+from mmjax.errors import NonFiniteError, Preempted
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.training import workdir as workdir_lib
-from mmjax.training.checkpoints import Checkpoints, merge_params, restore_params
+from mmjax.training.checkpoints import Checkpoints, merge_model_state, merge_params, restore_params
 from mmjax.training.evaluate import Evaluation
 from mmjax.training.progress import Progress
 from mmjax.training.setup import Setup, fill_sizes, load_data, set_up
@@ -40,39 +39,45 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       What `result.json` holds.
 
     Raises:
-      ConfigError, DataError: before anything is computed or written.
+      ConfigError, DataError: before anything is written to `workdir`, unless they come from a record
+        or an evaluator.
       NonFiniteError: the loss or a gradient became NaN or infinite.
       Preempted: SIGTERM came; the state is saved.
     """
+    workdir_lib.check_place(workdir)
     data = load_data(config, workdir)
     config = fill_sizes(config, data)
     setup = set_up(config, data)
-    workdir_lib.claim(workdir, config)
-    workdir_lib.check_data(workdir, data.facts())
-    if (workdir / "result.json").is_file():
+    workdir_lib.check(workdir, config, data.facts())
+    if (workdir / workdir_lib.RESULT).is_file():
         logging.info("%s is finished; remove it or choose another --workdir to train again", workdir)
-        return workdir_lib.read_json(workdir / "result.json")
-    _save_inputs(setup, workdir)
+        return workdir_lib.read_json(workdir / workdir_lib.RESULT)
 
+    workdir_lib.check_log(config.log)
+    evaluation = Evaluation(setup, workdir)
+    if config.checkpoint.best_metric is not None:
+        evaluation.check_metric(config.checkpoint.best_metric, "checkpoint.best_metric")
+    train_step = setup.make_train_step()
+    checkpoint_every = setup.to_steps(config.checkpoint, "every", where="checkpoint")
     checkpoints = Checkpoints(
         workdir / "checkpoints",
         keep=config.checkpoint.keep,
         best_metric=config.checkpoint.best_metric,
         best_mode=config.checkpoint.best_mode,
     )
-    evaluation = Evaluation(setup, workdir)
-    train_step = setup.make_train_step()
     state, step, carried = _start(setup, checkpoints)
     window = Window(carried.get("window", {}))
     metrics = carried.get("metrics")
+    clock = Clock(carried.get("clock", {}), step, config.batch_size)
     finite = FiniteCheck(checkpoints)
-    clock = Clock(carried.get("seconds", 0.0), step, config.batch_size)
-    checkpoint_every = setup.to_steps(config.checkpoint, "every")
-    metrics_log = workdir_lib.MetricsLog(workdir, step, config.log, config)
+    first_process = jax.process_index() == 0
+    if first_process:
+        workdir_lib.write_inputs(workdir, config, data.facts(), setup.pipeline.spec(), data.tokenizers)
+    metrics_log = workdir_lib.MetricsLog(workdir, step, config.log, config, writes=first_process)
 
     def save(metrics: dict[str, float] | None) -> None:
         finite.flush()
-        carried = {"window": window.sums(), "seconds": clock.seconds(), "metrics": metrics}
+        carried = {"window": window.sums(), "clock": clock.state(), "metrics": metrics}
         checkpoints.save(step, state, carried, metrics)
 
     def evaluate(names: list[str]) -> dict[str, float]:
@@ -80,22 +85,37 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         try:
             with clock.pause():
                 metrics = evaluation.run(names, step, state)
-        except MmjaxError:  # an evaluator that cannot run must not cost the training
+        except Exception:  # an evaluator that cannot run must not cost the training
             save(None)
-            checkpoints.close()
             raise
         metrics_log.write(step, metrics)
         return metrics
 
-    batches = prefetch(setup.pipeline.batches(step), batch_sharding(setup.mesh), size=config.data.prefetch)
-    with StopRequest() as stop, Progress(setup.total_steps, step, config.batch_size) as progress, batches:
+    with (
+        contextlib.closing(checkpoints),
+        contextlib.closing(metrics_log),
+        prefetch(
+            setup.pipeline.batches(step), batch_sharding(setup.mesh), size=config.data.prefetch
+        ) as batches,
+        Progress(setup.total_steps, step, config.batch_size) as progress,
+        StopRequest() as stop,
+    ):
+        if step and metrics is None and evaluation.due(step):  # an evaluator failed, then the run ended
+            metrics = evaluate(evaluation.due(step))
         while step < setup.total_steps:
-            state, values = train_step(state, next(batches))
+            try:
+                batch = next(batches)
+            except Exception:  # nor must a record that cannot be read
+                if step:
+                    save(metrics)
+                raise
+            state, values = train_step(state, batch)
             step += 1
             finite.add(step, values)
             window.add(values)
 
             if step % config.log.every_steps == 0 or step == setup.total_steps:
+                finite.flush()
                 means = window.pop()
                 metrics_log.write(step, {f"train/{k}": v for k, v in means.items()} | clock.facts(step))
                 progress.show(step, means["loss"])
@@ -105,17 +125,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             if stopping or step == setup.total_steps or (checkpoint_every and step % checkpoint_every == 0):
                 save(metrics)
             if stopping:
-                checkpoints.close()
-                metrics_log.close()
                 raise Preempted(
                     f"stopped by SIGTERM, step {step} is saved in {workdir}; start again to go on"
                 )
-
-    if metrics is None:  # nothing was evaluated at the last step before the process ended
-        metrics = evaluate(evaluation.due(step))
-    checkpoints.close()
-    metrics_log.close()
-    return _finish(setup, workdir, state, metrics, clock)
+    return _finish(setup, workdir, state, metrics or {}, clock)
 
 
 def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
@@ -132,7 +145,7 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
         "config": config_lib.to_dict(setup.config),
     }
     if jax.process_index() == 0:
-        workdir_lib.write_json(workdir / "result.json", result)
+        workdir_lib.write_json(workdir / workdir_lib.RESULT, result)
     return result
 
 
@@ -140,21 +153,25 @@ class Clock:
     """Wall time of a run over all its processes, and the rate at which it trains.
 
     Args:
-      seconds: spent before this process.
+      before: `state()` at the checkpoint that this process goes on from; {} at the beginning.
       step: where this process begins.
       batch_size: examples in a step.
     """
 
-    def __init__(self, seconds: float, step: int, batch_size: int):
-        self._before, self._batch_size = seconds, batch_size
+    def __init__(self, before: dict[str, float], step: int, batch_size: int):
+        self._before = {"seconds": 0.0, "training_seconds": 0.0} | before
+        self._batch_size = batch_size
         self._began = time.monotonic()
         self._paused = 0.0
-        self._first_step = self._log_step = step
-        self._log_seconds = 0.0
+        self._log_step, self._log_seconds = step, self._before["training_seconds"]
+
+    def state(self) -> dict[str, float]:
+        """To go into a checkpoint."""
+        return {"seconds": self.seconds(), "training_seconds": self._training_seconds()}
 
     def seconds(self) -> float:
         """Wall time of the run up to now."""
-        return self._before + time.monotonic() - self._began
+        return self._before["seconds"] + time.monotonic() - self._began
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -172,11 +189,11 @@ class Clock:
         return {"examples": examples, "seconds": self.seconds(), "train/examples_per_second": rate}
 
     def examples_per_second(self, step: int) -> float:
-        """Rate of this process up to now, compilation included and evaluation not."""
-        return (step - self._first_step) * self._batch_size / max(self._training_seconds(), 1e-9)
+        """Rate of the run up to now, compilation included and evaluation not."""
+        return step * self._batch_size / max(self._training_seconds(), 1e-9)
 
     def _training_seconds(self) -> float:
-        return time.monotonic() - self._began - self._paused
+        return self._before["training_seconds"] + time.monotonic() - self._began - self._paused
 
 
 class FiniteCheck:
@@ -244,33 +261,31 @@ def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, int, dic
         step, state, carried = found
         logging.info("going on after step %d of %d", step, setup.total_steps)
         return state, step, carried
+    return initial_state(setup), 0, {}
+
+
+def initial_state(setup: Setup) -> TrainState:
+    """A fresh state, with the parameters and statistics of another run where `init` names one.
+
+    Raises:
+      DataError: the other run has no checkpoint that is whole.
+      ConfigError: its parameters do not fit, or none is taken.
+    """
     state = create_state(setup.model, setup.batch, setup.tx, setup.abstract, seed=setup.config.seed)
     init = setup.config.init
-    if init.run:
-        source_step, source = restore_params(pathlib.Path(init.run) / "checkpoints", init.step)
-        given = source["ema"] or source["params"]
-        params, report = merge_params(state.params, given, init.include, init.exclude)
-        logging.info(
-            "init: from step %d of %s: %d parameters taken, %d fresh (%s), %d of the source not used",
-            source_step,
-            init.run,
-            len(report.taken),
-            len(report.fresh),
-            ", ".join(report.fresh[:5]) + (", ..." if len(report.fresh) > 5 else "") or "none",
-            len(report.unused),
-        )
-        state = replace_params(state, params)
-    return state, 0, {}
-
-
-def _save_inputs(setup: Setup, workdir: pathlib.Path) -> None:
-    """What prediction needs besides the parameters."""
-    spec = {
-        name: [list(shape), np.dtype(dtype).name] for name, (shape, dtype) in setup.pipeline.spec().items()
-    }
-    workdir_lib.write_json(workdir / "spec.json", spec)
-    for name, tokenizer in setup.data.tokenizers.items():
-        path = workdir / "tokenizers" / f"{name}.json"
-        if not path.exists():
-            path.parent.mkdir(exist_ok=True)
-            tokenizer.save(path)
+    if not init.run:
+        return state
+    step, source = restore_params(pathlib.Path(init.run) / "checkpoints", init.step)
+    given = source["params"] if source["ema"] is None else source["ema"]
+    params, report = merge_params(state.params, given, init.include, init.exclude)
+    model_state = merge_model_state(state.model_state, source["model_state"], init.include, init.exclude)
+    logging.info(
+        "init: from step %d of %s: %d parameters taken, %d fresh (%s), %d of the source not used",
+        step,
+        init.run,
+        len(report.taken),
+        len(report.fresh),
+        ", ".join(report.fresh[:5]) + (", ..." if len(report.fresh) > 5 else "") or "none",
+        len(report.unused),
+    )
+    return replace_params(state, params, model_state)

@@ -15,8 +15,8 @@ from mmjax.errors import ConfigError
 
 UNITS = ("steps", "epochs", "examples", "percent")
 
-# (section, name) -> steps or None: `to_steps` with everything else bound.
-ToSteps = Callable[[Mapping[str, Any], str], int | None]
+# (section, name, where=...) -> steps or None: `to_steps` with everything else bound.
+ToSteps = Callable[..., int | None]
 
 
 def to_steps(
@@ -26,6 +26,7 @@ def to_steps(
     batch_size: int,
     train_examples: int,
     total_steps: int | None = None,
+    where: str = "",
 ) -> int | None:
     """The duration `name` of a section, in steps.
 
@@ -36,6 +37,7 @@ def to_steps(
       batch_size: B, examples in a step.
       train_examples: examples in an epoch.
       total_steps: length of the run, for `_percent`.
+      where: the section's own key, for messages.
 
     Returns:
       Whole steps, rounded up so that what is not zero is at least one step; None where none of the
@@ -45,7 +47,8 @@ def to_steps(
       ConfigError: on more than one key, a negative value, or a percentage of a run without length.
     """
     keys = [f"{name}_{unit}" for unit in UNITS]
-    given = {key: section[key] for key in keys if section.get(key) is not None}
+    prefix = f"{where}." if where else ""
+    given = {prefix + key: section[key] for key in keys if section.get(key) is not None}
     if not given:
         return None
     if len(given) > 1:
@@ -91,7 +94,7 @@ class Schedule(abc.ABC):
         Raises:
           ConfigError: where warm-up (and cool-down) do not fit into the run.
         """
-        warmup = to_steps(dataclasses.asdict(self), "warmup") or 0
+        warmup = to_steps(dataclasses.asdict(self), "warmup", where="optimizer.schedule") or 0
         if warmup >= total_steps:
             raise ConfigError(
                 f"optimizer.schedule: warm-up takes {warmup} of {total_steps} steps; expected fewer"
@@ -154,7 +157,7 @@ class ReciprocalSqrt(Schedule):
     final: float = 0.0
 
     def _after_warmup(self, steps, warmup, to_steps):
-        cooldown = to_steps(dataclasses.asdict(self), "cooldown") or 0
+        cooldown = to_steps(dataclasses.asdict(self), "cooldown", where="optimizer.schedule") or 0
         if cooldown > steps:
             raise ConfigError(
                 f"optimizer.schedule: warm-up ({warmup}) and cool-down ({cooldown}) take more than the "

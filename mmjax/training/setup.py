@@ -38,10 +38,11 @@ class Setup:
       mesh: the devices.
       pipeline: batches of the training data.
       model, objectives: built from the config.
+      outputs: shapes of what the model gives, by name.
       tx, learning_rate: the optimizer and its schedule.
       abstract: shape, dtype and sharding of the training state.
       total_steps: length of the run.
-      to_steps: reads a duration (`every_*`, `warmup_*`) of a section as steps.
+      to_steps: reads a duration (`every_*`) of a section as steps.
     """
 
     config: ConfigDict
@@ -50,6 +51,7 @@ class Setup:
     pipeline: TrainPipeline
     model: Model
     objectives: dict[str, Objective]
+    outputs: dict[str, jax.ShapeDtypeStruct]
     tx: optax.GradientTransformation
     learning_rate: optax.Schedule
     abstract: TrainState
@@ -83,7 +85,8 @@ def load_data(config: ConfigDict, workdir: pathlib.Path | None) -> loading.Loade
     """Prepares and opens the data; tokenizers are those of the run where it has them."""
     loading.prepare(config.data)
     saved = loading.load_tokenizers(workdir / "tokenizers") if workdir else {}
-    return loading.load(config.data, saved or None)
+    whole = set(saved) == set(config.data.tokenizers)  # a process may have been killed while saving them
+    return loading.load(config.data, saved if whole else None)
 
 
 def fill_sizes(config: ConfigDict, data: loading.LoadedData) -> ConfigDict:
@@ -145,6 +148,7 @@ def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:
         pipeline=pipeline,
         model=model,
         objectives=objectives,
+        outputs=outputs,
         tx=tx,
         learning_rate=learning_rate,
         abstract=abstract,

@@ -108,14 +108,17 @@ def place_params(params: Any, like: Any) -> Any:
     return jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), params, like)
 
 
-def replace_params(state: TrainState, params: Any) -> TrainState:
+def replace_params(state: TrainState, params: Any, model_state: Any = None) -> TrainState:
     """The state with other parameters, from which its moving average starts too.
 
     Args:
       state: a fresh one.
       params: a tree like `state.params`, of arrays on the host (say).
+      model_state: a tree like `state.model_state`; None leaves that as it is.
     """
     placed = place_params(params, state.params)
+    if model_state is not None:
+        state = state.replace(model_state=place_params(model_state, state.model_state))
     ema = None if state.ema is None else jax.tree.map(jnp.copy, placed)
     return state.replace(params=placed, ema=ema)
 

@@ -108,13 +108,15 @@ def pop_non_finite(metrics: dict[str, Any]) -> list[str]:
     """Takes the non-finite flags out of a step's metrics.
 
     Returns:
-      Where something was not finite: 'loss', 'outputs/<name>', 'gradients/<top-level module>'; empty
-      where all was well. Waits for the step.
+      Where something was not finite: 'loss', then 'outputs/<name>', then 'gradients/<top-level
+      module>'; empty where all was well. Waits for the step.
     """
     flags = {name: metrics.pop(name) for name in list(metrics) if name.split("/")[0] == _PREFIX}
     if not flags[_PREFIX][0]:
         return []
-    return [name.removeprefix(f"{_PREFIX}/") for name, (flag, _) in flags.items() if flag and name != _PREFIX]
+    found = [name.removeprefix(f"{_PREFIX}/") for name, (flag, _) in flags.items() if flag]
+    order = ("loss", "outputs", "gradients")
+    return sorted(set(found) - {_PREFIX}, key=lambda name: (order.index(name.split("/")[0]), name))
 
 
 def make_eval_step(

@@ -13,11 +13,13 @@ report.html
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import pathlib
 import platform
 import subprocess
+import uuid
 from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
@@ -25,6 +27,7 @@ from typing import Any
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError, DataError
 
+CONFIG, DATA, RESULT = "config.json", "data.json", "result.json"
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -46,44 +49,80 @@ def read_json(path: pathlib.Path) -> Any:
         raise DataError(f"{path}: is damaged ({error})") from None
 
 
-def claim(workdir: pathlib.Path, config: Mapping[str, Any]) -> None:
-    """Makes `workdir` the directory of this config's run, or checks that it already is.
+def check_place(workdir: pathlib.Path) -> None:
+    """Raises a `ConfigError` unless `workdir` is a run's directory, empty, or yet to be made."""
+    if workdir.exists() and not workdir.is_dir():
+        raise ConfigError(f"--workdir={workdir}: is a file; choose a directory")
+    if (workdir / CONFIG).is_file() or not workdir.is_dir():
+        return
+    # A process that was killed within `write_json` may have left its partial file.
+    if any(not path.name.endswith(".partial") for path in workdir.iterdir()):
+        raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
+
+
+def check(workdir: pathlib.Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Checks that `workdir` is free, or that its run is of this config and on this data.
+
+    Args:
+      workdir: the run's directory.
+      config: resolved, with all sizes filled in.
+      facts: what is known of the data, see `mmjax.data.loading.LoadedData.facts`.
 
     Raises:
       ConfigError: it holds a run of another config (the keys that differ are named), or other files.
+      DataError: a data set's content has changed since the run began.
     """
-    file = workdir / "config.json"
-    if file.is_file():
-        lines = config_lib.difference(read_json(file), config_lib.to_dict(config))
-        if lines:
-            shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
-            raise ConfigError(
-                f"--workdir={workdir}: holds a run of another config ({shown}); choose another directory"
-            )
+    check_place(workdir)
+    if not (workdir / CONFIG).is_file():
         return
-    if workdir.is_dir() and any(workdir.iterdir()):
-        raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
-    if workdir.exists() and not workdir.is_dir():
-        raise ConfigError(f"--workdir={workdir}: is a file; choose a directory")
-    write_json(file, config_lib.to_dict(config))
+    lines = config_lib.difference(read_json(workdir / CONFIG), config_lib.to_dict(config))
+    same_data_section = not any(line.startswith("data.") for line in lines)
+    if (workdir / DATA).is_file() and same_data_section:
+        changed = config_lib.difference(read_json(workdir / DATA), dict(facts))
+        if changed:
+            raise DataError(
+                f"{workdir}: its data has changed since the run began ({changed[0]}); "
+                "restore the data, or start a new run in another directory"
+            )
+    if lines:
+        shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+        raise ConfigError(
+            f"--workdir={workdir}: holds a run of another config ({shown}); choose another directory"
+        )
 
 
-def check_data(workdir: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Writes `data.json`, or checks that the data is what the run was started with.
+def write_inputs(
+    workdir: pathlib.Path,
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    tokenizers: Mapping[str, Any],
+) -> None:
+    """Makes `workdir` the directory of this run, with what prediction needs besides the parameters.
+
+    Args:
+      workdir: checked by `check`; made where it does not exist.
+      config, facts: see `check`.
+      spec: shapes and types of one batch, see `mmjax.data.preprocessing.Spec`.
+      tokenizers: by name.
 
     Raises:
-      DataError: a data set's content has changed since.
+      ConfigError: nothing can be written there.
     """
-    file = workdir / "data.json"
-    if not file.is_file():
-        write_json(file, facts)
-        return
-    lines = config_lib.difference(read_json(file), dict(facts))
-    if lines:
-        raise DataError(
-            f"{workdir}: its data has changed since the run began ({lines[0]}); "
-            "restore the data, or start a new run in another directory"
-        )
+    try:
+        write_json(workdir / CONFIG, config_lib.to_dict(config))  # first: it makes this a run's directory
+        write_json(workdir / DATA, facts)
+        write_json(workdir / "spec.json", spec)
+        for name, tokenizer in tokenizers.items():
+            tokenizer.save(workdir / "tokenizers" / f"{name}.json")
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: cannot be written ({error}); choose another") from error
+
+
+def check_log(log: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` where a writer that `log` asks for is not installed."""
+    if log["wandb"] and importlib.util.find_spec("wandb") is None:
+        raise ConfigError("log.wandb=true: wandb is not installed; pip install wandb, or log.wandb=false")
 
 
 class MetricsLog:
@@ -92,36 +131,45 @@ class MetricsLog:
     Args:
       workdir: the run's directory.
       step: the step the run goes on from; later lines, of work that was lost, are cut off.
-      log: `mmjax.schema.Log`.
+      log: `mmjax.schema.Log`, after `check_log`.
       config: for Weights & Biases.
+      writes: False on all processes but one, where nothing is written.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int, log: Mapping[str, Any], config: Mapping[str, Any]):
-        self._path = workdir / "metrics.jsonl"
-        _cut_back(self._path, step)
-        self._file = self._path.open("a", encoding="utf-8")
-        self._tensorboard = None
-        self._wandb = None
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        step: int,
+        log: Mapping[str, Any],
+        config: Mapping[str, Any],
+        *,
+        writes: bool = True,
+    ):
+        self._file = self._tensorboard = self._wandb = None
+        if not writes:
+            return
+        path = workdir / "metrics.jsonl"
+        _cut_back(path, step)
+        self._file = path.open("a", encoding="utf-8")
         if log["tensorboard"]:
             from tensorboardX import SummaryWriter
 
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
         if log["wandb"]:
-            try:
-                import wandb
-            except ImportError:
-                raise ConfigError(
-                    "log.wandb=true: wandb is not installed; pip install wandb, or log.wandb=false"
-                ) from None
+            import wandb
+
             self._wandb = wandb.init(
                 project=log["wandb_project"],
                 dir=str(workdir),
                 config=config_lib.to_dict(config),
+                id=_wandb_id(workdir),
                 resume="allow",
             )
 
     def write(self, step: int, values: Mapping[str, Any]) -> None:
         """One line: `{"step": step, **values}`."""
+        if self._file is None:
+            return
         self._file.write(json.dumps({"step": step, **values}, sort_keys=True) + "\n")
         self._file.flush()
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
@@ -133,11 +181,20 @@ class MetricsLog:
 
     def close(self) -> None:
         """Flushes every writer."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+def _wandb_id(workdir: pathlib.Path) -> str:
+    """The run's name there, kept beside its metrics, so that a run that goes on is the same one."""
+    path = workdir / "wandb.json"
+    if not path.is_file():
+        write_json(path, {"id": uuid.uuid4().hex})
+    return read_json(path)["id"]
 
 
 def _cut_back(path: pathlib.Path, step: int) -> None:

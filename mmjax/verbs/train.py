@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from collections.abc import Mapping
 
+from mmjax.errors import ConfigError
 from mmjax.verbs import common
 
 
@@ -17,10 +18,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="train on one batch only, write nothing, and tell whether the model can learn",
     )
-    parser.add_argument("--steps", type=int, default=100, help="steps of --overfit-one-batch (default: 100)")
-    parser.add_argument(
-        "--folds", type=int, default=0, metavar="K", help="K-fold cross-validation of the training data"
-    )
+    parser.add_argument("--steps", type=int, help="steps of --overfit-one-batch (default: 100)")
+    parser.add_argument("--folds", type=int, metavar="K", help="K-fold cross-validation of the training data")
     parser.add_argument(
         "--fold-group",
         default="",
@@ -30,11 +29,17 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
+    if flags.steps is not None and not flags.overfit_one_batch:
+        raise ConfigError("--steps: is for --overfit-one-batch; a run takes --config.total_steps")
+    if flags.fold_group and flags.folds is None:
+        raise ConfigError("--fold-group: is for --folds; give --folds=K too")
+    if flags.overfit_one_batch and flags.folds is not None:
+        raise ConfigError("--overfit-one-batch and --folds: give one of them")
     config = common.resolve(flags, overrides)
     if flags.overfit_one_batch:
-        return _overfit(config, flags.steps)
+        return _overfit(config, 100 if flags.steps is None else flags.steps)
     workdir = pathlib.Path(flags.workdir) if flags.workdir else common.default_workdir(flags.config)
-    if flags.folds:
+    if flags.folds is not None:
         from mmjax.training.folds import cross_validate
 
         _print_folds(cross_validate(config, workdir, flags.folds, flags.fold_group))
@@ -64,8 +69,9 @@ def _overfit(config, steps: int) -> int:
         print(f"step {step:>5}  {parts}", flush=True)
 
     first, last = overfit_one_batch(config, steps, show)
-    print(f"one batch, {steps} steps: loss {first:.4g} -> {last:.4g}")
-    return 0 if last < first else 4
+    verdict = "" if last < first else "; it did not fall, so this cannot learn as it is"
+    print(f"one batch, {steps} steps: loss {first:.4g} -> {last:.4g}{verdict}")
+    return 0 if last < first else 1
 
 
 def _print_folds(summary: Mapping[str, Mapping[str, float]]) -> None:

@@ -105,13 +105,7 @@ def save_run(workdir: pathlib.Path, resolved) -> None:
     data = load_data(resolved, None)
     filled = fill_sizes(resolved, data)
     setup = set_up(filled, data)
-    workdir_lib.claim(workdir, filled)
-    workdir_lib.check_data(workdir, data.facts())
-    workdir_lib.write_json(
-        workdir / "spec.json", {name: [*entry] for name, entry in setup.pipeline.spec().items()}
-    )
-    for name, tokenizer in data.tokenizers.items():
-        tokenizer.save(workdir / "tokenizers" / f"{name}.json")
+    workdir_lib.write_inputs(workdir, filled, data.facts(), setup.pipeline.spec(), data.tokenizers)
     state = create_state(setup.model, setup.batch, setup.tx, setup.abstract, seed=0)
     checkpoints = Checkpoints(workdir / "checkpoints")
     # On one device: of arrays on several, the library compiles a slice for each.
