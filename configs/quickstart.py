@@ -1,80 +1,93 @@
-"""Emoji and their names: retrieval and classification through one model, on two CPU cores.
+"""Emoji and what they are called: retrieval and classification through one model, on two CPU cores.
 
     ./launch.sh train
 
-A residual CNN reads the drawing, a small transformer the name. Their embeddings are contrasted
-(InfoNCE) before fusion; co-attention fuses image and text, and a classifier on the fused features
-tells the Unicode group. The test set holds concepts never seen in training.
+A CNN reads the drawing, a bag of subwords the caption: the English name, keywords, and the name in
+five more languages. Their embeddings are contrasted (InfoNCE) before fusion; co-attention fuses
+image and text, and a classifier on the fused features tells the Unicode group. The test set holds
+285 base emoji of concepts never seen in training. Some five minutes on two cores.
 """
 
 from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 
-LANGUAGES = ("en", "de", "fr", "es", "it", "pt")
+CAPTION = ["name", "keywords", "names.de", "names.fr", "names.es", "names.it", "names.pt"]
 
 
 def get_config(text: str = "") -> ConfigDict:
-    args = config_lib.arguments(text, res=48, width=128)
+    args = config_lib.arguments(text, res=64, width=128, epochs=20)
+    image, caption, name = image_transforms(args.res), caption_transforms(), name_transforms()
 
-    decode = [{"type": "decode_image"}]
-    normalise = [{"type": "normalise", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}]
-    crop = {"type": "random_resized_crop", "size": args.res, "scale": [0.5, 1.0]}
-    tokens = [{"type": "tokenize", "max_length": 24}, {"type": "pad", "length": 24}]
-    names = ["name", "keywords"]
+    def emoji(split):
+        return {"type": "openmoji", "split": split, "base_only": True}
+
+    retrieval = {
+        "type": "retrieval",
+        "a": "image_embedding",
+        "b": "text_embedding",
+        "a_name": "image",
+        "b_name": "text",
+        "streams": ["image", "text"],
+        "positives": ["pixel_id"],  # a territory and its country share a drawing: both names are right
+        "b_text": "name",
+    }
+    bag_of_words = {"type": "bag_of_words_retrieval", "positives": ["pixel_id"]}
 
     return ConfigDict(
         {
-            "seed": 0,
-            "batch_size": 128,
-            "total_epochs": 40,
+            "batch_size": 64,
+            "total_epochs": args.epochs,
             "data": {
-                "train": {"type": "openmoji", "split": "train"},
+                "train": emoji("train"),
                 "eval": {
-                    "validation": {"dataset": {"type": "openmoji", "split": "validation", "base_only": True}},
-                    "test": {"dataset": {"type": "openmoji", "split": "test", "base_only": True}},
+                    "test": {"dataset": emoji("test")},
+                    "test_names": {"dataset": emoji("test"), "streams": {"text": name}},
+                    "validation": {"dataset": emoji("validation")},
                 },
                 "streams": {
-                    "image": {
-                        "features": ["image"],
-                        "train": [*decode, crop, {"type": "random_flip"}, *normalise],
-                        "eval": [
-                            *decode,
-                            {"type": "resize", "size": args.res},
-                            *normalise,
-                        ],
-                    },
-                    "text": {
-                        "features": ["name"],
-                        "train": tokens,
-                        "eval": tokens,
-                    },
+                    "image": {"features": ["image"], "train": image["train"], "eval": image["eval"]},
+                    "text": {"features": CAPTION, "train": caption["train"], "eval": caption["eval"]},
                 },
-                "labels": {
-                    "group_id": "group",
-                    "subgroup_id": "subgroup",
-                    "pixel_id": "pixel_id",
-                    "concept_id": "concept_id",
+                "labels": {"group_id": "group", "subgroup_id": "subgroup", "pixel_id": "pixel_id"},
+                "tokenizers": {
+                    "default": {
+                        "type": "wordpiece",
+                        "features": CAPTION,
+                        "vocab_size": 12000,
+                        "min_frequency": 1,
+                    }
                 },
-                "tokenizers": {"default": {"type": "wordpiece", "features": names, "vocab_size": 2000}},
             },
             "model": {
                 "streams": {
                     "image": {
                         "kind": "image",
-                        "encoder": {"type": "cnn", "widths": [32, 64, 128], "residual": True},
+                        "encoder": {
+                            "type": "cnn",
+                            "widths": [32, 64, 128, 256],
+                            "pooling": "grid",
+                            "dropout": 0.2,
+                        },
                     },
                     "text": {
                         "kind": "text",
-                        "encoder": {"type": "text_transformer", "width": args.width, "depth": 2, "heads": 4},
+                        "encoder": {
+                            "type": "embedding_bag",
+                            "width": args.width,
+                            "token_dropout": 0.3,
+                            "dropout": 0.2,
+                        },
                     },
                 },
-                "fusion": {"type": "co_attention", "width": args.width, "depth": 1, "heads": 4},
+                "fusion": {"type": "co_attention", "width": args.width, "depth": 1, "heads": 4, "dropout": 0.2},
                 "heads": {
                     "image_embedding": {"type": "projection", "reads": "image", "width": args.width},
                     "text_embedding": {"type": "projection", "reads": "text", "width": args.width},
-                    "scale": {"type": "learned_scale", "initial": 10.0},
+                    "scale": {"type": "learned_scale", "initial": 14.0},
                     "group": {"type": "classifier", "label": "group_id"},
+                    "image_subgroup": {"type": "classifier", "reads": "image", "label": "subgroup_id"},
+                    "text_subgroup": {"type": "classifier", "reads": "text", "label": "subgroup_id"},
                 },
             },
             "objectives": {
@@ -86,44 +99,46 @@ def get_config(text: str = "") -> ConfigDict:
                     "scale": "scale",
                     "positives": "pixel_id",
                 },
-                "group": {"type": "cross_entropy", "logits": "group", "label": "group_id", "weight": 0.5},
+                "group": {
+                    "type": "cross_entropy",
+                    "logits": "group",
+                    "label": "group_id",
+                    "label_smoothing": 0.1,
+                    "weight": 0.3,
+                },
+                **{
+                    head: {"type": "cross_entropy", "logits": head, "label": "subgroup_id", "weight": 0.1}
+                    for head in ("image_subgroup", "text_subgroup")
+                },
             },
             "optimizer": {
                 "method": {"type": "adamw", "b2": 0.98, "weight_decay": 0.1},
-                "schedule": {"type": "cosine", "peak": 1e-3, "warmup_percent": 10.0},
+                "schedule": {"type": "cosine", "peak": 2e-3, "warmup_percent": 10.0},
                 "clip_norm": 1.0,
+                "ema": 0.98,
             },
             "checkpoint": {"every_percent": 20.0},
             "evals": {
-                "progress": {
-                    "type": "retrieval",
-                    "prefix": "validation",
+                "validation": {
+                    **retrieval,
                     "data": "validation",
-                    "every_percent": 10.0,
-                    "a": "image_embedding",
-                    "b": "text_embedding",
-                    "a_name": "image",
-                    "b_name": "text",
-                    "streams": ["image", "text"],
-                    "positives": ["pixel_id"],
+                    "prefix": "validation",
+                    "every_percent": 20.0,
                     "gallery_queries": 0,
                 },
-                "retrieval": {
-                    "type": "retrieval",
-                    "data": "test",
-                    "a": "image_embedding",
-                    "b": "text_embedding",
-                    "a_name": "image",
-                    "b_name": "text",
-                    "streams": ["image", "text"],
-                    "positives": ["pixel_id"],
-                    "b_text": "name",
+                "retrieval": {**retrieval, "data": "test"},
+                "bag_of_words": {**bag_of_words, "data": "test", "text_features": CAPTION},
+                "name_retrieval": {
+                    **retrieval,
+                    "data": "test_names",
+                    "prefix": "name_only",
+                    "gallery_queries": 0,
                 },
-                "bag_of_words": {
-                    "type": "bag_of_words_retrieval",
-                    "data": "test",
-                    "text_feature": "name",
-                    "positives": ["pixel_id"],
+                "name_bag_of_words": {
+                    **bag_of_words,
+                    "data": "test_names",
+                    "prefix": "name_only",
+                    "text_features": ["name"],
                 },
                 "group": {"type": "classification", "data": "test", "head": "group", "label": "group_id"},
                 "zero_shot": {
@@ -136,3 +151,28 @@ def get_config(text: str = "") -> ConfigDict:
             },
         }
     )
+
+
+def image_transforms(res: int) -> dict[str, list[dict]]:
+    """Slight crops only: where things are, left and right, and colours tell emoji apart."""
+    decode = {"type": "decode_image"}
+    crop = {"type": "random_resized_crop", "size": res, "scale": [0.8, 1.0], "ratio": [0.95, 1.05]}
+    normalise = {"type": "normalise", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    return {
+        "train": [decode, crop, normalise],
+        "eval": [decode, {"type": "resize", "size": res}, normalise],
+    }
+
+
+def caption_transforms() -> dict[str, list[dict]]:
+    """All of the caption; in training some of its parts."""
+    tokens = [{"type": "tokenize", "max_length": 64}, {"type": "pad", "length": 64}]
+    return {
+        "train": [{"type": "join_texts", "keep": 0.6}, *tokens],
+        "eval": [{"type": "join_texts"}, *tokens],
+    }
+
+
+def name_transforms() -> list[dict]:
+    """The English name alone."""
+    return [{"type": "first"}, {"type": "tokenize", "max_length": 64}, {"type": "pad", "length": 64}]

@@ -248,7 +248,7 @@ def read_spec(spec: Mapping[str, Any]) -> Spec:
 def takes_list(stream: Mapping[str, Any]) -> bool:
     """Whether the `eval` transforms of a `schema.Stream` begin with a list of values."""
     first = stream["eval"][0]["type"] if stream["eval"] else ""
-    return len(stream["features"]) > 1 or first in ("first", "choose")
+    return len(stream["features"]) > 1 or first in ("first", "choose", "join_texts")
 
 
 def _by_name(spec, names):

@@ -7,6 +7,7 @@ are real; images may also take `[B, 1]`, which images are. What is not real chan
 from mmjax.encoders.audio_cnn import AudioCNN
 from mmjax.encoders.audio_transformer import AudioTransformer
 from mmjax.encoders.cnn import CNN
+from mmjax.encoders.embedding_bag import EmbeddingBag
 from mmjax.encoders.frame_wise import FrameWise
 from mmjax.encoders.rnn import RNN
 from mmjax.encoders.sequence_reader import SequenceReader
@@ -17,6 +18,7 @@ ENCODERS = {
     "vit": ViT,
     "cnn": CNN,
     "text_transformer": TextTransformer,
+    "embedding_bag": EmbeddingBag,
     "rnn": RNN,
     "audio_transformer": AudioTransformer,
     "audio_cnn": AudioCNN,

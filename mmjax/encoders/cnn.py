@@ -19,7 +19,7 @@ from mmjax.types import Features
 class CNN(nn.Module):
     """Stages of 3 x 3 convolutions; each stage halves the grid.
 
-    `Features.tokens` are the final grid, row by row; `pooled` is their mean.
+    `Features.tokens` are the final grid, row by row.
 
     Attributes:
       widths: channels of each stage; the last is D.
@@ -28,6 +28,8 @@ class CNN(nn.Module):
         3.3), instead of one without.
       norm: 'group' (Wu and He 2018, arXiv:1803.08494) or 'batch'.
       groups: most groups that 'group' makes; fewer where the channels do not divide.
+      pooling: 'mean' of the grid, or 'grid', a linear map of all its positions, which keeps where
+        things are; the size of the images is then fixed.
       dropout: rate on the final grid.
       dtype: what it computes in.
     """
@@ -37,6 +39,7 @@ class CNN(nn.Module):
     residual: bool = False
     norm: Literal["group", "batch"] = "group"
     groups: int = 8
+    pooling: Literal["mean", "grid"] = "mean"
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -75,7 +78,10 @@ class CNN(nn.Module):
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         mask = full_mask(real, *tokens.shape[:2])
-        return make_features(tokens, mask, mean_pool(tokens, mask))
+        if self.pooling == "mean":
+            return make_features(tokens, mask, mean_pool(tokens, mask))
+        pooled = nn.Dense(self.widths[-1], dtype=self.dtype, name="grid")(tokens.reshape(x.shape[0], -1))
+        return make_features(tokens, mask, pooled)
 
 
 class ConvBlock(nn.Module):

@@ -32,13 +32,13 @@ class BagOfWordsRetrieval(Evaluator):
       train: name of the data set that texts are looked up in; its streams go through the `eval`
         transforms.
       image, text: streams; an example counts when it has both, and their names are in the metrics'.
-      text_feature: feature of the record that holds the text.
+      text_features: features of the record that hold the text, joined.
       positives, image_item, text_item: as in `Retrieval`, whose controls these are.
       neighbours: training texts that answer a query.
       seed: of the random answers.
     """
 
-    text_feature: str
+    text_features: list[str]
     train: str = "train"
     image: str = "image"
     text: str = "text"
@@ -64,6 +64,10 @@ class BagOfWordsRetrieval(Evaluator):
         tail = f"retrieval/{self.text}_to_{self.image}"
         return (f"baseline/bag_of_words/{tail}", f"baseline/chance/{tail}")
 
+    def _texts(self, context: EvalContext, data: str, rows: np.ndarray) -> list[str]:
+        parts = [context.texts(data, rows, path) for path in self.text_features]
+        return [" ".join(texts) for texts in zip(*parts, strict=True)]
+
     def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
         streams = [self.image, self.text]
         train = context.collect(self.train, streams)
@@ -72,8 +76,8 @@ class BagOfWordsRetrieval(Evaluator):
         images, texts = side(test, self.image_item, labels), side(test, self.text_item, labels)
 
         weights = word_overlap(
-            context.texts(self.data, test["example_row"][texts.rows], self.text_feature),
-            context.texts(self.train, train["example_row"], self.text_feature),
+            self._texts(context, self.data, test["example_row"][texts.rows]),
+            self._texts(context, self.train, train["example_row"]),
             self.neighbours,
         )
         pixels, mean = _unit_pixels(train[self.image])

@@ -20,6 +20,7 @@ CASES = {
         {**_VIT, "pooling": "map", "position": "sincos2d", "pre_norm": True, "layer_scale": 0.1},
     ),
     "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
+    "cnn_grid": ("image", {"type": "cnn", "widths": [8, 16], "pooling": "grid"}),
     "cnn_residual": ("image", {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}),
     "text_transformer": ("ids", {"type": "text_transformer", **SMALL, "vocab_size": 11}),
     "text_transformer_causal": (
@@ -33,6 +34,7 @@ CASES = {
             "eos_id": 7,
         },
     ),
+    "embedding_bag": ("ids", {"type": "embedding_bag", "width": 8, "vocab_size": 11, "initial": 0.1}),
     "rnn_ids": ("ids", {"type": "rnn", "width": 8, "layers": 2, "bidirectional": True, "vocab_size": 11}),
     "rnn_vectors": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "pooling": "mean"}),
     "audio_transformer": ("vectors", {"type": "audio_transformer", **SMALL, "frames_per_token": 2}),

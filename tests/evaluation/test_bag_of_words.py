@@ -4,7 +4,7 @@ from evaluation import eval_cases as cases
 
 from mmjax.evaluation.bag_of_words import word_overlap
 
-SECTION = {"type": "bag_of_words_retrieval", "data": "test", "text_feature": "name"}
+SECTION = {"type": "bag_of_words_retrieval", "data": "test", "text_features": ["name"]}
 TRAIN = {
     "red circle": [1, 0, 0, 1, 0, 0],
     "red square": [1, 0, 0, 0, 1, 0],

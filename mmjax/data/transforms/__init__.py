@@ -37,6 +37,7 @@ TRANSFORMS = {
     "occlude": image_augment.Occlude,
     # text
     "clean_text": text.CleanText,
+    "join_texts": text.JoinTexts,
     "tokenize": text.Tokenize,
     "mask_tokens": text.MaskTokens,
     # audio

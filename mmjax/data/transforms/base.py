@@ -49,3 +49,14 @@ def describe(value: Any) -> str:
     if isinstance(value, dict):
         return "a mapping of " + ", ".join(map(str, value))
     return f"{value!r} ({type(value).__name__})"
+
+
+def present_values(transform: Any, value: Any) -> list[Any]:
+    """The values of a list that are not None, lists in it taken apart; at least one."""
+    if not isinstance(value, list | tuple):
+        raise fail(transform, value, "a list (name several features, or a feature that holds a list)")
+    flat = [inner for item in value for inner in (item if isinstance(item, list | tuple) else [item])]
+    found = [item for item in flat if item is not None]
+    if not found:
+        raise fail(transform, value, "a list with at least one value")
+    return found

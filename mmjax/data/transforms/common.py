@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mmjax.data.transforms.base import fail, require, require_array
+from mmjax.data.transforms.base import fail, present_values, require, require_array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Choose:
     """
 
     def __call__(self, value: Any, rng: np.random.Generator) -> Any:
-        candidates = _present(self, value)
+        candidates = present_values(self, value)
         return candidates[int(rng.integers(len(candidates)))]
 
 
@@ -28,17 +28,7 @@ class First:
     """The first value of a list that is not missing (None)."""
 
     def __call__(self, value: Any, rng: np.random.Generator) -> Any:
-        return _present(self, value)[0]
-
-
-def _present(transform, value):
-    if not isinstance(value, list | tuple):
-        raise fail(transform, value, "a list (name several features, or a feature that holds a list)")
-    flat = [inner for item in value for inner in (item if isinstance(item, list | tuple) else [item])]
-    found = [item for item in flat if item is not None]
-    if not found:
-        raise fail(transform, value, "a list with at least one value")
-    return found
+        return present_values(self, value)[0]
 
 
 @dataclasses.dataclass(frozen=True)

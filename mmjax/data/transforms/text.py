@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmjax.components import suggestion
-from mmjax.data.transforms.base import fail, require, transform_name
+from mmjax.data.transforms.base import fail, present_values, require, transform_name
 from mmjax.errors import ConfigError
 
 
@@ -57,6 +57,33 @@ class _TextOfHtml(html.parser.HTMLParser):
     def handle_data(self, data):
         if not self._hidden:
             self.parts.append(data)
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinTexts:
+    """Several texts to one, in their order; missing ones (None) are left out.
+
+    For streams that name several features (a name, keywords, translations).
+
+    Attributes:
+      keep: probability of each text to stay, at least one always does; below 1 it augments.
+      separator: put between them.
+    """
+
+    keep: float = 1.0
+    separator: str = " "
+
+    def __post_init__(self):
+        require(self, "keep", 0 < self.keep <= 1, "more than 0, at most 1")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> str:
+        texts = present_values(self, value)
+        if not all(isinstance(text, str) for text in texts):
+            raise fail(self, value, "a list of texts")
+        if self.keep < 1:
+            kept = [text for text in texts if rng.random() < self.keep]
+            texts = kept or [texts[int(rng.integers(len(texts)))]]
+        return self.separator.join(texts)
 
 
 @dataclasses.dataclass(frozen=True)
