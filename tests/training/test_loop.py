@@ -5,7 +5,6 @@ Runs of one config share their `Setup` and its compiled step here, which each pr
 """
 
 import contextlib
-import functools
 import json
 import logging
 import os
@@ -22,7 +21,6 @@ import tiny
 from mmjax import config as config_lib
 from mmjax.data.pipeline import TrainPipeline
 from mmjax.errors import ConfigError, DataError, NonFiniteError, Preempted
-from mmjax.parallel.mesh import make_mesh
 from mmjax.parallel.placement import named_leaves
 from mmjax.training import evaluate as evaluate_lib
 from mmjax.training import loop
@@ -50,8 +48,7 @@ def shared_setups():
     def shared_eval_step(model, names, **settings):
         return steps.setdefault((id(model), tuple(names)), make_eval_step(model, names, **settings))
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup_lib, "make_mesh", functools.partial(make_mesh, devices=jax.devices()[:1]))
+    with tiny.on_devices(1), pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "set_up", shared)
         patch.setattr(setup_lib.Setup, "make_train_step", shared_step)
         patch.setattr(evaluate_lib, "make_eval_step", shared_eval_step)

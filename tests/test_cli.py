@@ -1,0 +1,179 @@
+"""The command line: verbs, flags, exit codes, and one line for what a user got wrong."""
+
+import json
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+import tiny
+
+from mmjax import __main__ as cli
+from mmjax import config as config_lib
+from mmjax import errors
+from mmjax.verbs import common
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def config_file(tmp_path_factory):
+    """A config whose data lies nowhere."""
+    root = tmp_path_factory.mktemp("cli")
+    path = root / "tiny.json"
+    path.write_text(config_lib.to_json(tiny.plain_config(root / "nowhere" / "rows.jsonl", root / "data")))
+    return path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """run(*arguments) -> (exit code, stdout, stderr), in an empty directory."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "_set_up_logging", lambda: None)  # it would change logging for all tests
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mmjax", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        captured = capsys.readouterr()
+        return caught.value.code, captured.out, captured.err
+
+    return call
+
+
+def test_help_of_every_verb_is_there_and_loads_nothing_heavy():
+    program = """
+import contextlib, io, json, sys
+from mmjax.__main__ import VERBS, dispatch
+texts = {}
+for verb in VERBS:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            dispatch([verb, "--help"])
+        except SystemExit as end:
+            assert end.code == 0, verb
+    texts[verb] = out.getvalue()
+heavy = [name for name in ("jax", "orbax", "grain", "matplotlib", "pyarrow") if name in sys.modules]
+print(json.dumps([texts, heavy]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    texts, heavy = json.loads(done.stdout)
+    assert heavy == []  # which is what makes it quick
+    assert set(texts) == set(cli.VERBS)
+    for verb, text in texts.items():
+        assert text.startswith(f"usage: ./launch.sh {verb}")
+        assert cli.VERBS[verb][1] in " ".join(text.split())
+
+
+@pytest.mark.parametrize("arguments", [(), ("help",), ("--help",)])
+def test_usage_lists_every_verb(run, arguments):
+    code, out, err = run(*arguments)
+    assert code == 0 and err == ""
+    for verb in (*cli.VERBS, "setup", "test", "lint"):
+        assert f"\n  {verb} " in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "expected"),
+    [
+        (["trian"], 2, "'trian' is not a verb (did you mean 'train'?); verbs: train, eval,"),
+        (["train", "--wrokdir=x"], 2, "'--wrokdir=x' is not a flag of train (did you mean '--workdir'?)"),
+        (["train", "--work=x"], 2, "'--work=x' is not a flag of train (did you mean '--workdir'?)"),
+        (["train", "--steps=many"], 2, "argument --steps: invalid int value: 'many' (see --help)"),
+        (["train", "--steps=5"], 2, "--steps: is for --overfit-one-batch; a run takes --config.total_steps"),
+        (["train", "--fold-group=name"], 2, "--fold-group: is for --folds"),
+        (["train", "--folds=2", "--overfit-one-batch"], 2, "--overfit-one-batch and --folds: give one"),
+        (["train", "--overfit-one-batch", "--steps=0", "--config=TINY"], 2, "--steps=0: expected 2 or more"),
+        (["train", "--folds=0", "--config=TINY"], 2, "--folds=0: expected 2 or more"),
+        (["train", "--config=TINY.txt"], 2, "no file 'TINY.txt'"),
+        (["train", "--config=TINY", "--config.sede=1"], 2, "sede: unknown key (did you mean 'seed'?)"),
+        (
+            ["train", "--config=TINY", "--config.optimizer.schedule.paek=1"],
+            2,
+            "optimizer.schedule.paek: unknown key (did you mean 'peak'?)",
+        ),
+        (["train", "--config=TINY", "--config.batch_size=ten"], 2, "batch_size: got 'ten', expected a whole"),
+        (["train", "--config=TINY", "--config.batch_size"], 2, "--config.batch_size: has no value"),
+        (["train", "--config=TINY", "--config.log.every_steps=0"], 2, "log.every_steps: got 0, expected 1"),
+        (
+            ["train", "--config=TINY", "--config.data.num_workers=-1"],
+            2,
+            "data.num_workers: got -1, expected 0",
+        ),
+        (["train", "--config=TINY", "--config.optimizer.ema=1"], 2, "optimizer.ema: got 1.0, expected 0"),
+        (
+            ["train", "--config=TINY", "--config.data.streams.text.eval.0.tokenizer=defualt"],
+            2,
+            "streams.text.eval.0.tokenizer: 'defualt' is not in data.tokenizers (did you mean 'default'?)",
+        ),
+        (
+            ["train", "--config=TINY", "--config.model.fusion.type=co_atention"],
+            2,
+            "model.fusion.type: got 'co_atention' (did you mean 'co_attention'?)",
+        ),
+        (["train", "--config=TINY"], 3, "manifest.path: no file "),
+        (["train", "--config=TINY", "--overfit-one-batch"], 3, "manifest.path: no file "),
+        (["train", "--config=TINY", "--folds=2"], 3, "manifest.path: no file "),
+        (["prepare", "--config=TINY"], 3, "manifest.path: no file "),
+        (["report"], 2, "the following arguments are required: --workdir"),
+        (["report", "--workdir=nowhere"], 3, "nowhere"),
+        (["report", "--workdir=nowhere", "--config.seed=1"], 2, "--config.seed: report uses the run's own"),
+        (["eval", "--workdir=nowhere"], 3, "nowhere/config.json: is missing"),
+        (["eval", "--workdir=nowhere", "--config.seed=1"], 2, "--config.seed: eval changes only evals"),
+    ],
+)
+def test_what_a_user_gets_wrong_is_one_line(run, config_file, arguments, code, expected):
+    arguments = [argument.replace("TINY", str(config_file)) for argument in arguments]
+    found, out, err = run(*arguments)
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert expected.replace("TINY", str(config_file)) in err
+    assert (found, out) == (code, "")
+
+
+def test_a_process_says_it_in_one_line_too():
+    done = subprocess.run(
+        [sys.executable, "-m", "mmjax", "trian"], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: 'trian' is not a verb") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (errors.ConfigError("a\nb"), 2, "error: a b\n"),
+        (errors.DataError("gone"), 3, "error: gone\n"),
+        (errors.NonFiniteError("nan"), 4, "error: nan\n"),
+        (errors.Preempted("saved"), 75, "error: saved\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (BrokenPipeError(), 141, ""),
+    ],
+)
+def test_exit_codes(run, monkeypatch, raised, code, message):
+    def fail(flags, overrides):
+        raise raised
+
+    verb = types.ModuleType("verb")
+    verb.add_flags, verb.run = lambda parser: None, fail
+    monkeypatch.setitem(sys.modules, "verb", verb)
+    monkeypatch.setitem(cli.VERBS, "fail", ("verb", "fails"))
+    assert run("fail") == (code, "", message)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    verb = types.ModuleType("verb")
+    verb.add_flags, verb.run = lambda parser: None, lambda flags, overrides: {}["missing"]
+    monkeypatch.setitem(sys.modules, "verb", verb)
+    monkeypatch.setitem(cli.VERBS, "fail", ("verb", "fails"))
+    with pytest.raises(KeyError, match="missing"):
+        cli.dispatch(["fail"])
+
+
+def test_default_workdirs():
+    found = [common.default_workdir(c) for c in ("configs/a.py", "b/a.py:res=64,x y/z")]
+    assert [path.as_posix() for path in found] == ["runs/a", "runs/a-res=64,x_y_z"]
