@@ -110,10 +110,10 @@ def get_config(text: str = "") -> ConfigDict:
                     "logits": "group",
                     "label": "group_id",
                     "label_smoothing": 0.1,
-                    "weight": 0.3,
+                    "weight": 0.5,
                 },
                 **{
-                    head: {"type": "cross_entropy", "logits": head, "label": "subgroup_id", "weight": 0.1}
+                    head: {"type": "cross_entropy", "logits": head, "label": "subgroup_id", "weight": 0.75}
                     for head in ("image_subgroup", "text_subgroup")
                 },
             },

@@ -143,9 +143,7 @@ def _draw(transform, batch, labels, key):
 def _float_stream(transform, batch):
     x = batch[transform.stream]
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ConfigError(
-            f"mixup.stream: '{transform.stream}' is {x.dtype}, expected float; use normalise"
-        )
+        raise ConfigError(f"mixup.stream: '{transform.stream}' is {x.dtype}, expected float; use normalise")
     return x
 
 

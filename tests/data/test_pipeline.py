@@ -78,9 +78,7 @@ def test_seeds_give_other_orders():
 @pytest.mark.parametrize("processes", [2, 4])
 def test_processes_read_their_rows_of_the_same_batches(processes):
     whole = take(train().batches(2), 3)
-    parts = [
-        take(train(process_index=p, process_count=processes).batches(2), 3) for p in range(processes)
-    ]
+    parts = [take(train(process_index=p, process_count=processes).batches(2), 3) for p in range(processes)]
     joined = [
         {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]} for step in range(3)
     ]

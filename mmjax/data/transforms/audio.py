@@ -153,9 +153,7 @@ class LogMel:
 
 
 @functools.lru_cache(maxsize=16)
-def mel_filterbank(
-    n_fft: int, rate: int, bins: int, f_min: float, f_max: float, scale: str
-) -> np.ndarray:
+def mel_filterbank(n_fft: int, rate: int, bins: int, f_min: float, f_max: float, scale: str) -> np.ndarray:
     """Triangular filters, float64 `[n_fft // 2 + 1, bins]`, from powers at DFT frequencies to mel bins.
 
     `bins + 2` corner frequencies lie evenly on the mel scale from `f_min` to `f_max`; filter i rises in
