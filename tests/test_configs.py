@@ -1,0 +1,94 @@
+"""Every file in configs/: it resolves, and a shrunken copy of it makes a step on its own data."""
+
+import pathlib
+
+import numpy as np
+import pytest
+import tiny
+
+from mmjax import components, schema
+from mmjax import config as config_lib
+from mmjax.data import loading
+from mmjax.data.prefetch import prefetch
+from mmjax.errors import DataError
+from mmjax.parallel.mesh import batch_sharding
+from mmjax.training.evaluate import Evaluation
+from mmjax.training.loop import initial_state
+from mmjax.training.setup import fill_sizes, load_data, set_up
+from mmjax.training.step import pop_non_finite
+
+FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
+# Arguments that make another config of a file.
+ARGUMENTS = {
+    "av_digits.py": ["fusion=gated", "fusion=late", "fusion=co_attention", "fusion=image", "fusion=audio"],
+    "cnn_lstm_concat.py": ["fusion=gated", "fusion=late"],
+}
+REFERENCES = [str(file) for file in FILES] + [
+    f"{file}:{argument}" for file in FILES for argument in ARGUMENTS.get(file.name, [])
+]
+SIZE, WIDTH, HEADS, DEPTH = 16, 16, 2, 1
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """Every config's data is prepared once."""
+    return tmp_path_factory.mktemp("data")
+
+
+def name(reference):
+    return pathlib.Path(reference).name
+
+
+@pytest.mark.parametrize("reference", REFERENCES, ids=name)
+def test_it_resolves_and_gives_itself_again(reference, tmp_path):
+    config = config_lib.resolve(reference)
+    again = tmp_path / "config.json"
+    again.write_text(config_lib.to_json(config))
+    assert config_lib.resolve(str(again)) == config
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file", FILES, ids=name)
+def test_it_makes_a_step(file, data_dir, tmp_path):
+    plain = config_lib.to_dict(config_lib.resolve(str(file)))
+    shrink(plain)
+    plain |= {"batch_size": 4, "total_steps": 2, "total_epochs": None, "total_examples": None}
+    plain["data"]["dir"] = str(data_dir)
+    config = config_lib.check(components.normalise(plain, schema.Config, ""))
+    try:
+        loading.prepare(config.data)
+    except DataError as error:
+        if "cannot download" in str(error):
+            pytest.skip(str(error))
+        raise
+    with tiny.on_devices(1):
+        data = load_data(config, None)
+        setup = set_up(fill_sizes(config, data), data)
+        Evaluation(setup, tmp_path)  # raises where an evaluator reads what is not there
+        with prefetch(setup.pipeline.batches(0), batch_sharding(setup.mesh)) as batches:
+            state, metrics = setup.make_train_step()(initial_state(setup), next(batches))
+    assert pop_non_finite(metrics) == []
+    assert np.isfinite(float(metrics["loss"][0])) and int(state.step) == 1
+
+
+def shrink(node):
+    """Makes images, widths and depths of a config small, wherever they stand in it."""
+    if isinstance(node, list):
+        for item in node:
+            shrink(item)
+    if not isinstance(node, dict):
+        return
+    for item in node.values():
+        shrink(item)
+    kind = node.get("type")
+    small = {"width": WIDTH, "depth": DEPTH, "mlp_width": 2 * WIDTH, "image_size": SIZE}
+    if kind in ("image_decoder", "resize", "random_resized_crop", "crop"):
+        small = {"width": SIZE, "height": SIZE, "size": SIZE}
+    if isinstance(node.get("heads"), int):
+        small["heads"] = HEADS
+    if "variant" in node:
+        small["variant"] = "custom"
+    node.update({key: value for key, value in small.items() if node.get(key)})
+    for key in ("widths", "filters", "hidden"):
+        if node.get(key):
+            node[key] = [WIDTH] * len(node[key])
