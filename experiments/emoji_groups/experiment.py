@@ -8,15 +8,21 @@ from the caption (English name, keywords, five more languages), or from both. Th
 encoders, the same training data and as many epochs. The fused row is the quickstart as it is: it also
 trains the contrastive objective, and reads the group from co-attention over image and text; the rows of
 one stream read it from the encoder's vector. Every row also tells the subgroup from each stream it has.
+
+Text to image: among the 285, the right drawing is among the first 10 for the whole caption, or for the
+English name alone. The control beside it learns nothing: captions are looked up by the overlap of their
+words, weighted by rarity, with those of the training data, and the drawings found there are compared with
+the test drawings pixel by pixel.
 """
 
+RETRIEVAL = "retrieval/text_to_image/R@10"
 ACCURACY = "classification/group/accuracy"
 
 EXPERIMENT = Experiment(
     title="Emoji groups: image, text, and both",
     text=TEXT,
     source="an experiment of this project; no paper reports these numbers.",
-    cost="9 runs of 1 to 5 minutes on two cores.",
+    cost="3 runs of 1 to 5 minutes on two cores.",
     rows=[
         Row("image", "image only", "configs/quickstart.py:only=image"),
         Row("text", "text only", "configs/quickstart.py:only=text"),
@@ -25,8 +31,12 @@ EXPERIMENT = Experiment(
     columns=[
         Column(ACCURACY, "accuracy (%)", scale=100, decimals=1),
         Column("classification/group/f1_macro", "macro F1 (%)", scale=100, decimals=1),
+        Column(RETRIEVAL, "text to image R@10 (%)", scale=100, decimals=1),
+        Column(f"baseline/bag_of_words/{RETRIEVAL}", "its bag of words (%)", scale=100, decimals=1),
+        Column(f"name_only/{RETRIEVAL}", "R@10 by name alone (%)", scale=100, decimals=1),
+        Column(f"name_only/baseline/bag_of_words/{RETRIEVAL}", "its bag of words (%)", scale=100, decimals=1),
     ],
-    seeds=[0, 1, 2],
+    seeds=[0],
     claims=[
         Claim("both together: better than either alone", ACCURACY, ["fused"], ["image", "text"]),
     ],
