@@ -17,7 +17,9 @@ from mmjax.components import suggestion
 from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.reports import write_report
 from mmjax.reproduce.experiment import Experiment, Row
+from mmjax.training import workdir as workdir_lib
 from mmjax.training.loop import train
+from mmjax.training.setup import fill_sizes, load_data
 
 # Row -> seed (as text, for JSON) -> what `record` makes, or {'error': one line}.
 Results: TypeAlias = dict[str, dict[str, dict[str, Any]]]
@@ -62,8 +64,24 @@ def plan(experiment: Experiment, folder: pathlib.Path) -> list[Run]:
     return runs
 
 
+def check(runs: Sequence[Run]) -> None:
+    """Prepares the data of all runs, and checks that each directory is free or this run's own.
+
+    Raises:
+      ConfigError, DataError: before anything is run.
+    """
+    for run in runs:
+        workdir_lib.check_place(run.workdir)
+        data = load_data(run.config, run.workdir)
+        workdir_lib.check(run.workdir, fill_sizes(run.config, data), data.facts())
+
+
 def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:
     """Trains what is not finished, one run after the other; one that fails does not stop the others.
+
+    Args:
+      experiment: for its columns.
+      runs: from `plan`, after `check`.
 
     Returns:
       What was measured. A failed run has its error there.
@@ -77,11 +95,9 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:
     seen: set[str] = set()
     for i, run in enumerate(runs):
         logging.info("run %d of %d: %s, seed %d", i + 1, len(runs), run.row.name, run.seed)
-        finished = (run.workdir / "result.json").is_file()
+        finished = (run.workdir / workdir_lib.RESULT).is_file()
         try:
-            result = train(run.config, run.workdir)
-            if not finished:
-                write_report(run.workdir)
+            result = workdir_lib.read_json(run.workdir / workdir_lib.RESULT) if finished else _run(run)
             measured = record(result, metrics)
             seen |= set(result["metrics"])
         except Preempted:
@@ -99,6 +115,12 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:
         if seen and metric not in seen:
             logging.warning("column '%s': no run measured it%s", metric, suggestion(metric, seen))
     return results
+
+
+def _run(run: Run) -> dict[str, Any]:
+    result = train(run.config, run.workdir)
+    write_report(run.workdir)
+    return result
 
 
 def record(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:

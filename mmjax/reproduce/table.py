@@ -41,10 +41,11 @@ def claim_verdict(larger: Mapping[str, Sequence[float]], smaller: Mapping[str, S
       larger, smaller: heading of a row -> one value per seed.
 
     Returns:
-      'holds', or 'within noise' or 'does not hold' with the pair that decides; 'not run' where a row
-      has no values.
+      'holds', or 'within noise' or 'does not hold' with the pair that decides; 'holds in single runs'
+      where a row has one value, whose noise nobody knows; 'not run' where a row has none.
     """
-    if not all([*larger.values(), *smaller.values()]):
+    counts = [len(values) for values in [*larger.values(), *smaller.values()]]
+    if 0 in counts:
         return "not run"
     undecided = []
     for high_name, high in larger.items():
@@ -55,7 +56,9 @@ def claim_verdict(larger: Mapping[str, Sequence[float]], smaller: Mapping[str, S
                 return f"does not hold: {high_name} against {low_name}"
             if difference <= noise:
                 undecided.append(f"{high_name} against {low_name}")
-    return f"within noise: {', '.join(undecided)}" if undecided else "holds"
+    if undecided:
+        return f"within noise: {', '.join(undecided)}"
+    return "holds in single runs" if 1 in counts else "holds"
 
 
 def render(name: str, experiment: Experiment, results: Mapping[str, Any]) -> str:
@@ -176,7 +179,7 @@ class _Table:
             "## What should hold",
             _markdown(["", "verdict"], lines),
             "Holds: each difference of means is more than twice the standard deviation of the "
-            "difference between two runs.",
+            "difference between two runs. Of single runs that deviation is not known.",
         ]
 
     def failed(self) -> list[str]:
@@ -227,7 +230,7 @@ class _Table:
 
 
 def _std(values: Sequence[float]) -> float:
-    """Standard deviation of the sample; one value shows no spread, so its noise is taken as none."""
+    """Standard deviation of the sample; 0 of one value."""
     return statistics.stdev(values) if len(values) > 1 else 0.0
 
 

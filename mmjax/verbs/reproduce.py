@@ -42,7 +42,9 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
 
     workdir = pathlib.Path(flags.workdir or pathlib.Path("runs") / "reproduce" / flags.name)
     runs.share_compilations(workdir / "compilations")
-    results = runs.run_all(experiment, runs.plan(experiment, workdir))
+    planned = runs.plan(experiment, workdir)
+    runs.check(planned)
+    results = runs.run_all(experiment, planned)
     if jax.process_index() == 0:
         write_json(experiments.EXPERIMENTS / flags.name / "results.json", results)
         _write_table(flags.name, experiment, results)
