@@ -1,8 +1,8 @@
 """`python -m mmjax VERB`: the verbs, their flags, and the exit codes.
 
-Exit codes: 0 done, 1 a check of --overfit-one-batch that failed, 2 wrong config or usage, 3 unusable
-data, 4 non-finite loss, 75 preempted and saved (start again to go on); what else goes wrong is a bug
-and shows its traceback.
+Exit codes: 0 done, 1 a check of --overfit-one-batch or runs of reproduce that failed, 2 wrong config
+or usage, 3 unusable data, 4 non-finite loss, 75 preempted and saved (start again to go on); what else
+goes wrong is a bug and shows its traceback.
 """
 
 from __future__ import annotations
