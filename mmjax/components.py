@@ -64,11 +64,6 @@ def component(room: str) -> Any:
     return Annotated[Any, _Room(room)]
 
 
-class Component:  # replaced by component("room"); goes when nobody uses it
-    def __class_getitem__(cls, room: str):
-        return component(room)
-
-
 def table(room: str) -> Mapping[str, type]:
     """The table `{name: dataclass}` of a room."""
     module, attribute = ROOMS[room].split(":")

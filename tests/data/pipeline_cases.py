@@ -56,7 +56,7 @@ def frames_stream(**changes):
 def section(streams=None, labels=None, evals=None, num_workers=0):
     """A normalised `data` section, as far as pipelines read it."""
     streams = {"image": image_stream(), "frames": frames_stream()} if streams is None else streams
-    transforms = components.Component["transforms"]
+    transforms = components.component("transforms")
     return {
         "streams": {k: components.normalise(v, Stream, f"data.streams.{k}") for k, v in streams.items()},
         "labels": {"label": "label"} if labels is None else labels,

@@ -16,7 +16,7 @@ B, N = 6, 4
 
 def make(name, **fields):
     spec = components.normalise(
-        {"type": name, "labels": {"label": N}, **fields}, components.Component["batch_transforms"], "t"
+        {"type": name, "labels": {"label": N}, **fields}, components.component("batch_transforms"), "t"
     )
     return components.build("batch_transforms", spec)
 

@@ -159,3 +159,26 @@ def test_mask_tokens_comes_after_pad_and_depends_on_the_generator_alone():
     np.testing.assert_array_equal(first["value"], again["value"])
     assert not np.array_equal(first["targets"], other["targets"])
     np.testing.assert_array_equal(given["value"], before)
+
+
+def test_join_texts_leaves_out_what_is_missing_and_takes_lists_apart():
+    assert run("join_texts", ["a cat", ["kitty", None], None, "Katze"]) == "a cat kitty Katze"
+    assert run("join_texts", ["a", "b"], separator=", ") == "a, b"
+
+
+def test_join_texts_keeps_some_in_order_and_at_least_one():
+    parts = list("abcdef")
+    joined = {run("join_texts", parts, seed=seed, keep=0.3) for seed in range(200)}
+    assert all(text and text.split() == sorted(text.split()) for text in joined)
+    kept = np.mean([len(run("join_texts", parts, seed=seed, keep=0.3).split()) for seed in range(500)])
+    assert 1.6 < kept < 2.2  # 6 x 0.3, and never none
+    assert {run("join_texts", ["x"], seed=seed, keep=0.01) for seed in range(20)} == {"x"}
+
+
+def test_join_texts_refuses_what_is_no_list_of_texts():
+    with pytest.raises(DataError, match="join_texts"):
+        run("join_texts", "a cat")
+    with pytest.raises(DataError, match="a list of texts"):
+        run("join_texts", ["a", 3])
+    with pytest.raises(ConfigError, match="join_texts.keep"):
+        make("join_texts", keep=0.0)

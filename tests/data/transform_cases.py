@@ -7,7 +7,7 @@ from mmjax import components
 
 def make(name, **fields):
     """The transform of that name, built from a config."""
-    spec = components.normalise({"type": name, **fields}, components.Component["transforms"], "t")
+    spec = components.normalise({"type": name, **fields}, components.component("transforms"), "t")
     return components.build("transforms", spec)
 
 
