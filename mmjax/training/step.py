@@ -72,7 +72,8 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         average = state.ema
         if average is not None:
-            average = jax.tree.map(lambda old, new: ema * old + (1.0 - ema) * new, average, params)
+            # In this form the average of what does not move is that, to the last bit.
+            average = jax.tree.map(lambda old, new: old + (1.0 - ema) * (new - old), average, params)
         updated = TrainState(state.step + 1, params, result.model_state, opt_state, average, state.key)
 
         norms = {module: optax.tree.norm(tree) for module, tree in gradients.items()}

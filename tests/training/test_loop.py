@@ -25,6 +25,7 @@ from mmjax.parallel.placement import named_leaves
 from mmjax.training import evaluate as evaluate_lib
 from mmjax.training import loop
 from mmjax.training import setup as setup_lib
+from mmjax.training.checkpoints import restore_params
 
 STEPS = 9  # checkpoints after 3, 6, 9; lines of the log after 4, 8, 9; an evaluator after 5 and 9
 
@@ -49,7 +50,8 @@ def shared_setups():
         return steps.setdefault((id(model), tuple(names)), make_eval_step(model, names, **settings))
 
     with tiny.on_devices(1), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "set_up", shared)
+        for module in (loop, evaluate_lib):
+            patch.setattr(module, "set_up", shared)
         patch.setattr(setup_lib.Setup, "make_train_step", shared_step)
         patch.setattr(evaluate_lib, "make_eval_step", shared_eval_step)
         yield
@@ -118,6 +120,24 @@ def assert_ended_as(whole, workdir):
     assert tiny.metrics_lines(workdir) == tiny.metrics_lines(whole)
     results = [json.loads((path / "result.json").read_text()) for path in (workdir, whole)]
     assert results[0]["metrics"] == results[1]["metrics"]
+
+
+def test_the_config_a_run_leaves_gives_the_same_run(whole, tmp_path):
+    run(config_lib.resolve(str(whole / "config.json")), tmp_path)
+    assert_ended_as(whole, tmp_path)
+
+
+def test_the_moving_average_is_what_is_evaluated(whole, config):
+    result = json.loads((whole / "result.json").read_text())
+    step, metrics = evaluate_lib.evaluate_checkpoint(config_lib.resolve(str(whole / "config.json")), whole)
+    assert (step, metrics) == (STEPS, result["metrics"])
+
+    setup = loop.set_up(*filled(config))
+    _, saved = restore_params(whole / "checkpoints")
+    evaluation = evaluate_lib.Evaluation(setup, whole)
+    other = evaluation.run_on(["colour"], STEPS, saved["params"], saved["model_state"])
+    name = "classification/colour_logits/ece"
+    assert other[name] != metrics[name]
 
 
 def test_what_a_run_leaves(whole, config):
