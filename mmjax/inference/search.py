@@ -12,6 +12,8 @@ import numpy as np
 from mmjax.errors import ConfigError, DataError
 from mmjax.inference.heads import EMBEDDINGS
 from mmjax.inference.items import Items, check_stream, read_items
+from mmjax.reports.format import cut
+from mmjax.reports.records import Records
 
 if TYPE_CHECKING:
     from mmjax.inference.run import Run
@@ -25,11 +27,19 @@ class Hit:
       name: what the item is called: a path, a number, or the example_id of a record.
       score: dot product of the embeddings; the cosine where the heads normalise.
       values: what the item was read from, stream -> path or text; empty for records.
+      text: what it says: its text, or the text or classes of its record; empty where nothing is known.
     """
 
     name: str | int
     score: float
     values: dict[str, Any] = dataclasses.field(default_factory=dict)
+    text: str = ""
+
+    @property
+    def title(self) -> str:
+        """What to call it before people: its text on one line and its name, or its name alone."""
+        text = " ".join(self.text.split())
+        return f"{cut(text, 80)} ({self.name})" if text else str(self.name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,11 +50,13 @@ class Index:
       names: of the `n` items.
       embeddings: projection head -> `[n, D]`; a row is zeros where the item lacks what the head reads.
       values: of each item, see `Hit`; None where they are not known.
+      data: name of the run's data set that they are the records of; empty for other items.
     """
 
     names: list[str | int]
     embeddings: dict[str, np.ndarray]
     values: list[dict[str, Any]] | None = None
+    data: str = ""
 
     def best(self, head: str, query: np.ndarray, k: int) -> list[Hit]:
         """The `k` items whose embedding has the largest dot product with `query` `[D]`, best first."""
@@ -64,7 +76,8 @@ def make_index(run: Run, source: Items | pathlib.Path | str) -> Index:
     """
     if not isinstance(source, Items) and pathlib.Path(source).suffix == ".parquet":
         return _read_parquet(pathlib.Path(source), run)
-    if not isinstance(source, Items) and str(source) not in run.datasets:
+    data = str(source) if not isinstance(source, Items) and str(source) in run.datasets else ""
+    if not data and not isinstance(source, Items):
         source = read_items(source, run.kinds)
     names: list[str | int] = []
     parts: dict[str, list[np.ndarray]] = {}
@@ -73,7 +86,7 @@ def make_index(run: Run, source: Items | pathlib.Path | str) -> Index:
         for head, values in chunk.outputs.items():
             parts.setdefault(head, []).append(values)
     embeddings = {head: np.concatenate(values) for head, values in parts.items()}
-    return Index(names, embeddings, source.values if isinstance(source, Items) else None)
+    return Index(names, embeddings, source.values if isinstance(source, Items) else None, data)
 
 
 def search(
@@ -100,10 +113,17 @@ def search(
         check_stream(find, run.kinds)
     index = source if isinstance(source, Index) else make_index(run, source)
     head, other = comparable(run, stream, list(index.embeddings), find)
-    vectors = run.embed(**query)[head]
+    vectors, records = run.embed(**query)[head], Records(run.config)
     if len(vectors) != 1:
         raise ConfigError(f"got {len(vectors)} queries, expected one")
-    return index.best(other, vectors[0], k)
+    return [_with_text(hit, index, run, records) for hit in index.best(other, vectors[0], k)]
+
+
+def _with_text(hit: Hit, index: Index, run: Run, records: Records) -> Hit:
+    if index.data:
+        return dataclasses.replace(hit, text=records.text(index.data, hit.name))
+    texts = (value for stream, value in hit.values.items() if run.kinds[stream] == "text")
+    return dataclasses.replace(hit, text=next((text for text in texts if isinstance(text, str)), ""))
 
 
 def comparable(run: Run, stream: str, heads: Sequence[str], find: str | None) -> tuple[str, str]:

@@ -67,6 +67,12 @@ def from_array(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels)
 
 
+def flatten(image: Image.Image) -> Image.Image:
+    """The picture as RGB, on white where it is transparent."""
+    white = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+
+
 def picture(image: Image.Image, alt: str, side: int = 96) -> Markup:
     """An `<img>` that fits into a square of `side` CSS pixels, sharp on dense screens too."""
     scale = side / max(image.size)
@@ -91,13 +97,11 @@ def heat(image: Image.Image, weights: np.ndarray, side: int = 192) -> Image.Imag
     """
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    white = Image.new("RGBA", image.size, "white")
-    flat = Image.alpha_composite(white, image.convert("RGBA"))
-    grey = np.asarray(flat.convert("L").resize(size, Image.Resampling.BICUBIC), np.float32)[..., None]
+    grey = flatten(image).convert("L").resize(size, Image.Resampling.BICUBIC)
     weights = np.nan_to_num(np.asarray(weights, np.float32))
     weights = weights / max(float(weights.max()), 1e-12)
     amount = np.asarray(Image.fromarray(weights).resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
     position = amount * (len(_HEAT) - 1)
     colour = np.stack([np.interp(position, np.arange(len(_HEAT)), _HEAT[:, c]) for c in range(3)], -1)
-    mixed = 0.35 * grey + 0.65 * colour
+    mixed = 0.35 * np.asarray(grey, np.float32)[..., None] + 0.65 * colour
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))

@@ -1,8 +1,8 @@
-"""The images of the examples a run was evaluated on, from the prepared data."""
+"""What the examples a run was evaluated on look like and say, from the prepared data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +10,14 @@ from absl import logging
 
 from mmjax import components
 from mmjax.data.loading import data_dir
-from mmjax.data.source import Source, feature
+from mmjax.data.source import Record, Source, feature
 from mmjax.errors import MmjaxError
 
 
-class RecordImages:
-    """`(data set's name, example_id) -> its image or None`; a data set is opened when first asked for.
+class Records:
+    """Images and texts by (data set's name, example_id); a data set is opened when first asked for.
 
-    Data that is not prepared on this machine is told once, in the log, and has no images.
+    Data that is not prepared on this machine is told once, in the log, and has neither.
 
     Args:
       config: the resolved config of the run.
@@ -28,14 +28,28 @@ class RecordImages:
         self._sources: dict[str, Source | None] = {}
         self._positions: dict[str, dict[int, int]] = {}
 
-    def __call__(self, data: str, example_id: int) -> bytes | np.ndarray | None:
+    def image(self, data: str, example_id: int) -> bytes | np.ndarray | None:
+        """The first feature of an image stream that holds bytes or an array."""
+        values = self._values("image", self._record(data, example_id))
+        return next((value for value in values if isinstance(value, bytes | np.ndarray)), None)
+
+    def text(self, data: str, example_id: int) -> str:
+        """What an example is called: the first text of a text stream, else the names of its classes.
+
+        Classes are written as 'label: name'. It is empty where there are neither.
+        """
+        record = self._record(data, example_id)
+        for value in self._values("text", record):
+            parts = value if isinstance(value, list | tuple) else [value]
+            if text := ", ".join(part for part in parts if isinstance(part, str) and part):
+                return text
+        return ", ".join(self._classes(self._sources[data], record)) if record is not None else ""
+
+    def _record(self, data, example_id) -> Record | None:
         if data not in self._sources:
             self._sources[data] = self._open(data)
         source = self._sources[data]
-        if source is None:
-            return None
-        record = self._find(data, source, int(example_id))
-        return None if record is None else self._image(record)
+        return None if source is None else self._find(data, source, int(example_id))
 
     def _open(self, data):
         try:
@@ -43,7 +57,7 @@ class RecordImages:
             spec = section["train"] if data == "train" else section["eval"][data]["dataset"]
             return components.build("datasets", spec).open(data_dir(section))
         except (MmjaxError, KeyError) as error:
-            logging.info("report: no images of the data set '%s': %s", data, error)
+            logging.info("no images and texts of the data set '%s': %s", data, error)
             return None
 
     def _find(self, data, source, example_id):
@@ -57,13 +71,20 @@ class RecordImages:
         position = self._positions[data].get(example_id)
         return None if position is None else source[position]
 
-    def _image(self, record):
-        """The first feature of an image stream that holds bytes or an array."""
+    def _values(self, kind: str, record: Record | None) -> Iterator[Any]:
+        """The values of all features that streams of a kind read from a record."""
         for name, stream in self._config["model"]["streams"].items():
-            if stream["kind"] != "image":
+            if stream["kind"] == kind and record is not None:
+                yield from (
+                    feature(record, path) for path in self._config["data"]["streams"][name]["features"]
+                )
+
+    def _classes(self, source: Source, record: Record) -> Iterator[str]:
+        for label, path in self._config["data"]["labels"].items():
+            names = source.class_names.get(path)
+            value = None if names is None else feature(record, path)
+            if value is None:
                 continue
-            for path in self._config["data"]["streams"][name]["features"]:
-                value = feature(record, path)
-                if isinstance(value, bytes | np.ndarray):
-                    return value
-        return None
+            several = np.flatnonzero(value) if isinstance(value, np.ndarray) else [value]  # multi-hot, or one
+            if len(several):
+                yield f"{label}: {', '.join(names[int(i)] for i in several)}"

@@ -13,7 +13,7 @@ from mmjax.reports import classification, gallery, summary
 from mmjax.reports.files import RunFiles, read_run
 from mmjax.reports.html import element, join, page
 from mmjax.reports.names import readable
-from mmjax.reports.records import RecordImages
+from mmjax.reports.records import Records
 from mmjax.reports.style import CSS
 
 FILE_NAME = "report.html"
@@ -46,7 +46,7 @@ def write_report(workdir: pathlib.Path | str, images: gallery.Images | None = No
       DataError: when `workdir` is not a run's directory.
     """
     run = read_run(workdir)
-    text = _page(run, images or RecordImages(run.config))
+    text = _page(run, images or Records(run.config).image)
     target = run.workdir / FILE_NAME
     descriptor, unfinished = tempfile.mkstemp(dir=run.workdir, prefix=".report-", suffix=".html")
     try:

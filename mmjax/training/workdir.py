@@ -9,6 +9,7 @@ checkpoints/    the whole state, see mmjax.training.checkpoints
 artifacts/      what evaluators leave for the report
 result.json     final metrics and facts about the run; present only when it is finished
 report.html
+searches/       pictures of what `search` found
 """
 
 from __future__ import annotations

@@ -13,12 +13,14 @@ import run_cases
 from PIL import Image
 
 import mmjax
+from mmjax.__main__ import dispatch
 from mmjax.data import loading
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.errors import ConfigError, DataError
 from mmjax.inference.files import embed_to_file, predict_to_file, write_gallery
 from mmjax.inference.heads import classes, is_multi_label
 from mmjax.inference.search import Index, make_index
+from mmjax.reports import gallery_picture
 from mmjax.reports.attention import attention_artifact
 
 
@@ -249,8 +251,70 @@ def test_gallery_of_a_search(root, run, tmp_path):
     text = (tmp_path / "found.html").read_text()
     assert text.count("data:image/webp;base64,") == 3 and "<script" not in text
     assert all(hit.name in text for hit in hits)
-    write_gallery(run, {"image": paths(root)[0]}, run.search("test", text="red"), tmp_path / "b.html", "test")
-    assert (tmp_path / "b.html").read_text().count("data:image/webp;base64,") == 6
+    hits = run.search("test", text="red")
+    write_gallery(run, {"image": paths(root)[0]}, hits, tmp_path / "b.html", "test")
+    text = (tmp_path / "b.html").read_text()
+    assert text.count("data:image/webp;base64,") == 6
+    assert all(hit.title in text for hit in hits)
+
+
+def test_hits_are_called_by_what_people_read(root, run, tmp_path):
+    """Records by their text, files by their names, lines of a manifest by both."""
+    assert sorted(hit.title for hit in run.search("test", text="blue")) == [
+        f"{text} ({number})" for text, number in sorted(zip(TEXTS, range(15, 20), strict=True))
+    ]
+    assert {hit.title for hit in run.search(root / "images", text="blue", k=99)} == {
+        f"{i:02d}.png" for i in range(20)
+    }
+    (tmp_path / "lines.jsonl").write_text('{"text": "a\\nred   ball", "name": "ball"}\n{"text": "blue"}')
+    hits = run.search(tmp_path / "lines.jsonl", image=paths(root)[0])
+    assert sorted(hit.title for hit in hits) == ["a red ball (ball)", "blue (2)"]
+
+
+def test_picture_of_a_search(root, run, tmp_path, monkeypatch):
+    """The cards that are drawn: the query and the hits with their images, titles and scores."""
+    drawn = []
+    draw = gallery_picture.draw
+    monkeypatch.setattr(gallery_picture, "draw", lambda *cards: drawn.append(cards) or draw(*cards))
+    for source, query in (("test", {"text": "red"}), (str(root / "images"), {"image": str(paths(root)[0])})):
+        hits = run.search(source, k=3, **query)
+        out = tmp_path / f"{len(drawn)}.png"
+        write_gallery(run, query, hits, out, source)
+        with Image.open(out) as picture:
+            assert picture.format == "PNG" and picture.size == draw(*drawn[-1]).size
+        _, asked, cards = drawn[-1]
+        assert [(card.title, card.score) for card in cards] == [(hit.title, hit.score) for hit in hits]
+        assert all(card.image.size == (24, 20) for card in cards)
+    assert drawn[0][1].title == "red" and drawn[0][1].image is None
+    assert drawn[1][1].title == "15.png" and drawn[1][1].image.size == (24, 20)
+    assert np.asarray(drawn[1][2][0].image)[-1, -1].tolist() == list(run_cases.COLOURS["red"])  # found itself
+
+
+def test_a_gallery_replaces_nothing(run, tmp_path):
+    for name in ("a.png", "a.html"):
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(ConfigError, match="is there already"):
+            write_gallery(run, {"text": "red"}, [], tmp_path / name)
+        assert (tmp_path / name).read_text() == "mine"
+    with pytest.raises(ConfigError, match="ends in .png or .html"):
+        write_gallery(run, {"text": "red"}, [], tmp_path / "a.jpg")
+
+
+def test_the_verb_prints_what_it_finds_and_writes_a_picture_of_it(root, run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("mmjax.inference.run.load", lambda *_: run)
+    arguments = ["search", f"--workdir={tmp_path}", "--source=test", "--input=text=a red/.. thing", "--k=2"]
+    hits = run.search("test", text="a red/.. thing", k=2)
+    expected = [f"{rank:>4}  {hit.score:+.4f}  {hit.title}" for rank, hit in enumerate(hits, start=1)]
+    for name in ("a-red-thing-in-test.png", "a-red-thing-in-test-2.png"):  # a second search, a second file
+        assert dispatch(arguments) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines == [*expected, f"gallery: {tmp_path / 'searches' / name}"]
+        Image.open(tmp_path / "searches" / name).verify()
+    (tmp_path / "mine.png").write_text("mine")
+    monkeypatch.setattr("mmjax.inference.run.load", None)  # refused before the run is loaded
+    with pytest.raises(ConfigError, match="mine.png: is there already"):
+        dispatch([*arguments, f"--gallery={tmp_path / 'mine.png'}"])
+    assert (tmp_path / "mine.png").read_text() == "mine"
 
 
 def test_streams_that_do_not_suffice_are_told(root, run, tmp_path):
