@@ -7,8 +7,10 @@ are real; images may also take `[B, 1]`, which images are. What is not real chan
 from mmjax.encoders.audio_cnn import AudioCNN
 from mmjax.encoders.audio_transformer import AudioTransformer
 from mmjax.encoders.cnn import CNN
+from mmjax.encoders.convnext import ConvNeXt
 from mmjax.encoders.embedding_bag import EmbeddingBag
 from mmjax.encoders.frame_wise import FrameWise
+from mmjax.encoders.resnet import ResNet
 from mmjax.encoders.rnn import RNN
 from mmjax.encoders.sequence_reader import SequenceReader
 from mmjax.encoders.text_transformer import TextTransformer
@@ -17,6 +19,8 @@ from mmjax.encoders.vit import ViT
 ENCODERS = {
     "vit": ViT,
     "cnn": CNN,
+    "resnet": ResNet,
+    "convnext": ConvNeXt,
     "text_transformer": TextTransformer,
     "embedding_bag": EmbeddingBag,
     "rnn": RNN,

@@ -27,6 +27,43 @@ CASES = {
         "ids",
         {
             "type": "text_transformer",
+    "resnet": (  # of one block, since each batch normalisation makes rounding errors larger
+        "image",
+        {
+            "type": "resnet",
+            "variant": "custom",
+            "block": "basic",
+            "depths": [1],
+            "widths": [8],
+            "stem_width": 8,
+            "norm": "batch",
+        },
+    ),
+    "resnet_bottleneck": (
+        "image",
+        {
+            "type": "resnet",
+            "variant": "custom",
+            "block": "bottleneck",
+            "depths": [2],
+            "widths": [8],
+            "stem_width": 4,
+            "activation": "silu",
+            "norm": "group",
+            "groups": 2,
+        },
+    ),
+    "convnext": (
+        "image",
+        {
+            "type": "convnext",
+            "variant": "custom",
+            "depths": [1, 1],
+            "widths": [8, 12],
+            "patch_size": 2,
+            "layer_scale": 0.1,
+        },
+    ),
             **SMALL,
             "vocab_size": 11,
             "causal": True,
