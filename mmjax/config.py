@@ -13,7 +13,7 @@ import inspect
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -114,7 +114,8 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
     for key in ("batch_size", totals[0]):
         if config[key] <= 0:
             raise ConfigError(f"{key}: got {config[key]}, expected more than 0")
-    for key, least in (("data.num_workers", 0), ("data.prefetch", 1), ("log.every_steps", 1)):
+    least_values = {"data.num_workers": 0, "data.prefetch": 1, "log.every_steps": 1, "checkpoint.keep": 1}
+    for key, least in least_values.items():
         section, name = key.split(".")
         if config[section][name] < least:
             raise ConfigError(f"{key}: got {config[section][name]}, expected {least} or more")
@@ -128,8 +129,8 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
     for name, section in data["eval"].items():
         for stream in [*section["drop"], *section["streams"]]:
             _known(stream, data["streams"], f"data.eval.{name}", "data.streams")
-    for path, transforms in _transforms(data):
-        for i, transform in enumerate(transforms):
+    for path, chain in transforms(data):
+        for i, transform in enumerate(chain):
             if "tokenizer" in transform:
                 _known(transform["tokenizer"], data["tokenizers"], f"{path}.{i}.tokenizer", "data.tokenizers")
     for name, section in config["evals"].items():
@@ -167,14 +168,14 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return rest, overrides
 
 
-def _transforms(data):
+def transforms(data: Mapping[str, Any]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
     """(key, transforms) of every chain in a `data` section."""
     for name, stream in data["streams"].items():
         for part in ("train", "eval"):
             yield f"data.streams.{name}.{part}", stream[part]
     for name, section in data["eval"].items():
-        for stream, transforms in section["streams"].items():
-            yield f"data.eval.{name}.streams.{stream}", transforms
+        for stream, chain in section["streams"].items():
+            yield f"data.eval.{name}.streams.{stream}", chain
 
 
 def _known(name, known, path, where):

@@ -116,6 +116,48 @@ def test_usage_lists_every_verb(run, arguments):
             2,
             "model.fusion.type: got 'co_atention' (did you mean 'co_attention'?)",
         ),
+        # What devices and config alone decide is told before anything is looked for.
+        (
+            ["train", "--config=TINY", "--config.mesh.data=3"],
+            2,
+            "mesh: got data=3 fsdp=1 tensor=1 sequence=1 for 8 devices; expected sizes whose product is 8, "
+            "each one of: 1, 2, 4, 8",
+        ),
+        (["train", "--config=TINY", "--config.mesh.tensor=3", "--folds=2"], 2, "each one of: 1, 2, 4, 8"),
+        (["train", "--config=TINY", "--config.mesh.fsdp=4", "--overfit-one-batch"], 3, "manifest.path: no"),
+        (
+            ["train", "--config=TINY", "--config.batch_size=12"],
+            2,
+            "batch_size: got 12, expected a multiple of 8 (data x fsdp = 8 devices, times 1 microbatches), "
+            "such as 8 or 16",
+        ),
+        (
+            ["train", "--config=TINY", "--config.optimizer.accumulate_steps=3"],
+            2,
+            "batch_size: got 8, expected a multiple of 24",
+        ),
+        (
+            ["train", "--config=TINY", "--config.model.heads.colour_logits.label=color"],
+            2,
+            "model.heads.colour_logits.label: 'color' is not there (did you mean 'colour'?)",
+        ),
+        (
+            ["train", "--config=TINY", "--config.data.eval.test.dataset.max_bad_fraction=2"],
+            2,
+            "manifest.max_bad_fraction: got 2.0, expected 0 to 1",
+        ),
+        (["train", "--config=TINY", "--config.checkpoint.keep=0"], 2, "checkpoint.keep: got 0, expected 1"),
+        (
+            ["train", "--config=TINY", "--config.checkpoint.best_metric=accuracy"],
+            2,
+            "checkpoint.best_metric: no evaluator gives 'accuracy'",
+        ),
+        (
+            ["train", "--config=TINY", "--config.optimizer.schedule.warmup_percent=110"],
+            2,
+            "optimizer.schedule.warmup_steps and optimizer.schedule.warmup_percent are both set",
+        ),
+        (["train", "--config=TINY", "--config.init.run=away"], 3, "init.run: away/checkpoints: holds no"),
         (["train", "--config=TINY"], 3, "manifest.path: no file "),
         (["train", "--config=TINY", "--overfit-one-batch"], 3, "manifest.path: no file "),
         (["train", "--config=TINY", "--folds=2"], 3, "manifest.path: no file "),

@@ -47,11 +47,19 @@ def data_dir(section: Mapping[str, Any]) -> pathlib.Path:
 
 
 def prepare(section: Mapping[str, Any]) -> None:
-    """Prepares every data set and tokenizer that the section names; what is prepared is left alone."""
+    """Prepares every data set and tokenizer that the section names; what is prepared is left alone.
+
+    Raises:
+      ConfigError: one of them cannot be, before any is prepared.
+      DataError: one cannot be made.
+    """
+    datasets = [components.build("datasets", spec) for spec in _datasets(section)]
+    for spec in section["tokenizers"].values():
+        components.build("tokenizers", spec)
     folder = data_dir(section)
     folder.mkdir(parents=True, exist_ok=True)
-    for spec in _datasets(section):
-        components.build("datasets", spec).prepare(folder)
+    for dataset in datasets:
+        dataset.prepare(folder)
     _tokenizers(section, _open(section["train"], folder), folder)
 
 

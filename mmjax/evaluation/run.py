@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from absl import logging
 
+from mmjax import components
+from mmjax import config as config_lib
 from mmjax.components import suggestion
 from mmjax.errors import ConfigError
 from mmjax.evaluation.context import ALWAYS, EvalContext, companions
 from mmjax.evaluation.evaluator import Evaluator
+
+
+def build_evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
+    """The evaluators of a resolved config, by name."""
+    sections = config_lib.to_dict(config["evals"])
+    return {name: components.build("evaluators", section) for name, section in sections.items()}
 
 
 def names_to_collect(
@@ -62,6 +71,19 @@ def check_groups(evaluators: Mapping[str, Evaluator]) -> None:
                     "set another 'prefix' in one of them"
                 )
             owners[group] = name
+
+
+def check_metric(evaluators: Mapping[str, Evaluator], name: str, key: str) -> None:
+    """Raises a `ConfigError`, naming `key`, where no evaluator gives a metric such as `name`."""
+    groups = metric_groups(evaluators)
+    if name.rpartition("/")[0] not in groups:
+        given = ", ".join(f"{group}/..." for group in sorted(groups)) or "nothing"
+        raise ConfigError(f"{key}: no evaluator gives '{name}'; expected one of: {given}")
+
+
+def metric_groups(evaluators: Mapping[str, Evaluator]) -> set[str]:
+    """What the names of their metrics are before the last '/'."""
+    return {evaluator.full_name(group) for evaluator in evaluators.values() for group in evaluator.groups()}
 
 
 def run_evaluators(evaluators: Mapping[str, Evaluator], context: EvalContext) -> dict[str, float]:

@@ -96,8 +96,8 @@ def _mesh_shape(sizes: list[int], count: int) -> tuple[int, ...]:
     given = " ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
     divisors = ", ".join(str(d) for d in range(1, count + 1) if count % d == 0)
     raise ConfigError(
-        f"mesh: got {given} for {count} devices; expected sizes whose product is {count}, each one of: "
-        f"{divisors} (at most one may be -1, which takes what is left)"
+        f"mesh: got {given} for {count} device{'s' * (count > 1)}; expected sizes whose product is {count}, "
+        f"each one of: {divisors} (at most one may be -1, which takes what is left)"
     )
 
 

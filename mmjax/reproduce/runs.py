@@ -11,10 +11,9 @@ import jax
 from absl import logging
 from ml_collections import ConfigDict
 
-from mmjax import components
-from mmjax import config as config_lib
 from mmjax.components import suggestion
 from mmjax.errors import ConfigError, MmjaxError, Preempted
+from mmjax.evaluation.run import build_evaluators, metric_groups
 from mmjax.reports import write_report
 from mmjax.reproduce.experiment import Experiment, Row
 from mmjax.training import workdir as workdir_lib
@@ -54,7 +53,7 @@ def plan(experiment: Experiment, folder: pathlib.Path) -> list[Run]:
         for seed in experiment.seeds
         for row in experiment.rows
     ]
-    groups = set().union(*(_metric_groups(run.config) for run in runs))
+    groups = set().union(*(metric_groups(build_evaluators(run.config)) for run in runs))
     for column in experiment.columns:
         if column.metric.rpartition("/")[0] not in groups:
             raise ConfigError(
@@ -144,10 +143,3 @@ def share_compilations(folder: pathlib.Path) -> None:
     if jax.config.jax_compilation_cache_dir is None:
         jax.config.update("jax_compilation_cache_dir", str(folder.absolute()))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-
-
-def _metric_groups(config: ConfigDict) -> set[str]:
-    """What the names of a run's metrics are before the last '/'."""
-    sections = config_lib.to_dict(config.evals).values()
-    evaluators = [components.build("evaluators", section) for section in sections]
-    return {evaluator.full_name(group) for evaluator in evaluators for group in evaluator.groups()}

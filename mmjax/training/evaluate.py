@@ -18,7 +18,7 @@ from mmjax.data.preprocessing import Preprocessor, takes_list
 from mmjax.data.source import ListSource
 from mmjax.errors import ConfigError
 from mmjax.evaluation.context import EvalContext
-from mmjax.evaluation.run import names_to_collect, run_evaluators
+from mmjax.evaluation.run import build_evaluators, names_to_collect, run_evaluators
 from mmjax.parallel.mesh import activation_rules, batch_sharding, reader, replicated
 from mmjax.training.checkpoints import restore_params
 from mmjax.training.setup import Setup, load_data, set_up
@@ -41,7 +41,7 @@ class Evaluation:
         self._setup, self._workdir = setup, workdir
         data = config_lib.to_dict(setup.config.data)
         sections = config_lib.to_dict(setup.config.evals)
-        self._evaluators = {name: components.build("evaluators", s) for name, s in sections.items()}
+        self._evaluators = build_evaluators(setup.config)
         self._every = {
             name: setup.to_steps(section, "every", where=f"evals.{name}")
             for name, section in sections.items()
@@ -67,13 +67,6 @@ class Evaluation:
         shardings = shardings_of(setup.abstract)
         self._step = make_eval_step(setup.model, names, mesh=setup.mesh, shardings=shardings)
         self._encode_step = jax.jit(self._encode_stream, static_argnums=(3, 4))
-
-    def check_metric(self, name: str, key: str) -> None:
-        """Raises a `ConfigError`, naming `key`, where no evaluator gives a metric such as `name`."""
-        groups = sorted({e.full_name(group) for e in self._evaluators.values() for group in e.groups()})
-        if name.rpartition("/")[0] not in groups:
-            given = ", ".join(f"{group}/..." for group in groups) or "nothing"
-            raise ConfigError(f"{key}: no evaluator gives '{name}'; expected one of: {given}")
 
     def due(self, step: int) -> list[str]:
         """Names of the evaluators to run after `step`; at the end, all."""

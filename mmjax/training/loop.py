@@ -20,9 +20,11 @@ from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 from mmjax.data.prefetch import prefetch
-from mmjax.errors import NonFiniteError, Preempted
+from mmjax.errors import DataError, NonFiniteError, Preempted
+from mmjax.evaluation.run import build_evaluators, check_metric
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.training import workdir as workdir_lib
+from mmjax.training.checkpoint_files import complete_steps
 from mmjax.training.checkpoints import Checkpoints, merge_model_state, merge_params, restore_params
 from mmjax.training.evaluate import Evaluation
 from mmjax.training.progress import Progress
@@ -45,6 +47,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       Preempted: SIGTERM came; the state is saved.
     """
     workdir_lib.check_place(workdir)
+    _check_run(config, workdir)
     data = load_data(config, workdir)
     config = fill_sizes(config, data)
     setup = set_up(config, data)
@@ -53,10 +56,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         logging.info("%s is finished; remove it or choose another --workdir to train again", workdir)
         return workdir_lib.read_json(workdir / workdir_lib.RESULT)
 
-    workdir_lib.check_log(config.log)
     evaluation = Evaluation(setup, workdir)
-    if config.checkpoint.best_metric is not None:
-        evaluation.check_metric(config.checkpoint.best_metric, "checkpoint.best_metric")
     train_step = setup.make_train_step()
     checkpoint_every = setup.to_steps(config.checkpoint, "every", where="checkpoint")
     checkpoints = Checkpoints(
@@ -129,6 +129,19 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
                     f"stopped by SIGTERM, step {step} is saved in {workdir}; start again to go on"
                 )
     return _finish(setup, workdir, state, metrics or {}, clock)
+
+
+def _check_run(config: ConfigDict, workdir: pathlib.Path) -> None:
+    """Checks what only a run needs, before its data is prepared."""
+    workdir_lib.check_log(config.log)
+    if config.checkpoint.best_metric is not None:
+        check_metric(build_evaluators(config), config.checkpoint.best_metric, "checkpoint.best_metric")
+    source = pathlib.Path(config.init.run) / "checkpoints"
+    begins = not complete_steps(workdir / "checkpoints")  # else the run goes on from its own
+    if config.init.run and begins and not complete_steps(source):
+        raise DataError(
+            f"init.run: {source}: holds no checkpoint that is whole; name another run's directory"
+        )
 
 
 def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from mmjax import config as config_lib
 from mmjax.data import loading
 from mmjax.data.pipeline import TrainPipeline
 from mmjax.errors import ConfigError
+from mmjax.evaluation.run import build_evaluators, check_groups
 from mmjax.model import Model, build_model, fill_from_data, output_shapes
+from mmjax.model_checks import check_model
 from mmjax.objectives import Objective
 from mmjax.objectives import check as check_objectives
 from mmjax.parallel.mesh import check_batch_size, make_mesh, reader
@@ -81,8 +83,45 @@ class Setup:
         )
 
 
+def check_config(config: ConfigDict) -> None:
+    """Checks all that the devices and the config alone decide, so that no data is prepared in vain.
+
+    Args:
+      config: resolved.
+
+    Raises:
+      ConfigError: naming the first key that does not fit.
+    """
+    plain = config_lib.to_dict(config)
+    _mesh(plain)
+    check_model(plain)
+    check_groups(build_evaluators(plain))
+    for section in plain["objectives"].values():
+        components.build("objectives", section)
+    for section in plain["data"]["batch_transforms"]:
+        components.build("batch_transforms", section)
+    for _, chain in config_lib.transforms(plain["data"]):
+        for section in chain:
+            components.build("transforms", section)
+    # How long an epoch is decides how many steps these are, and not whether they can be.
+    legal = functools.partial(to_steps, batch_size=1, train_examples=1, total_steps=1)
+    legal(plain, "total")
+    legal(plain["checkpoint"], "every", where="checkpoint")
+    for name, section in plain["evals"].items():
+        legal(section, "every", where=f"evals.{name}")
+    for name in ("warmup", "cooldown"):
+        legal(plain["optimizer"]["schedule"], name, where="optimizer.schedule")
+
+
+def _mesh(config: Mapping[str, Any]) -> Mesh:
+    mesh = make_mesh(config["mesh"])
+    check_batch_size(config["batch_size"], mesh, config["optimizer"]["accumulate_steps"])
+    return mesh
+
+
 def load_data(config: ConfigDict, workdir: pathlib.Path | None) -> loading.LoadedData:
-    """Prepares and opens the data; tokenizers are those of the run where it has them."""
+    """Prepares and opens the data, after `check_config`; tokenizers are the run's where it has them."""
+    check_config(config)
     loading.prepare(config.data)
     saved = loading.load_tokenizers(workdir / "tokenizers") if workdir else {}
     whole = set(saved) == set(config.data.tokenizers)  # a process may have been killed while saving them
@@ -111,8 +150,7 @@ def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:
       ConfigError: naming the first key that does not fit.
     """
     plain = config_lib.to_dict(config)
-    mesh = make_mesh(plain["mesh"])
-    check_batch_size(config.batch_size, mesh, config.optimizer.accumulate_steps)
+    mesh = _mesh(plain)
     index, count = reader(mesh)
     pipeline = TrainPipeline(
         data.train,
