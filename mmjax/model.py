@@ -17,7 +17,7 @@ import numpy as np
 
 from mmjax import components
 from mmjax.errors import ConfigError
-from mmjax.fusion.common import silence
+from mmjax.fusion.stack import Stack
 from mmjax.heads import entries
 from mmjax.model_checks import check_data, check_model
 from mmjax.types import Batch, Features, Outputs
@@ -32,7 +32,8 @@ class Model(nn.Module):
     Attributes:
       streams: stream -> the stream whose encoder it uses, its own name unless it shares.
       encoders: by the stream that owns it.
-      fusion: adds the entry 'fused'; None adds nothing.
+      fusion: adds the entry 'fused'; None adds nothing. One that works inside the encoders (its class
+        has `inside = True`) gets a `mmjax.fusion.stack.Stack` per stream and gives all entries.
       heads: by name; each adds its output.
     """
 
@@ -57,7 +58,10 @@ class Model(nn.Module):
           each stream and for 'fused', and the output of each head under its name. What depends on
           a missing stream alone is zeros, or means nothing (see `mmjax.heads`).
         """
-        features = {stream: self._encode(stream, batch, train) for stream in self.streams}
+        stacks = {stream: self._stack(stream, batch, train) for stream in self.streams}
+        if getattr(self.fusion, "inside", False):
+            return self._outputs(self.fusion(stacks, train=train), train)
+        features = {stream: stack.features() for stream, stack in stacks.items()}
         if self.fusion is not None:
             features["fused"] = self.fusion(dict(features), train=train)
         return self._outputs(features, train)
@@ -66,18 +70,18 @@ class Model(nn.Module):
         """As `__call__`, for some streams only: their entries, and the heads that read only those.
 
         Use it as `model.apply(variables, batch, ["text"], method="encode")`; the batch needs no
-        other stream.
+        other stream, and no fusion works inside the encoders.
         """
-        return self._outputs({stream: self._encode(stream, batch, train) for stream in streams}, train)
+        features = {stream: self._stack(stream, batch, train).features() for stream in streams}
+        return self._outputs(features, train)
 
-    def _encode(self, stream: str, batch: Batch, train: bool) -> Features:
+    def _stack(self, stream: str, batch: Batch, train: bool) -> Stack:
         x, mask = batch[stream], batch.get(f"{stream}_mask")
         present = batch.get(f"{stream}_present", jnp.ones(x.shape[0], bool))
         # What stands in the rows of a missing stream must not matter, not even a NaN in a gradient.
         x = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
         mask = present[:, None] if mask is None else mask & present[:, None]
-        features = self.encoders[self.streams[stream]](x, mask, train=train)
-        return silence(features.replace(mask=features.mask & present[:, None]))
+        return Stack(self.encoders[self.streams[stream]], x, mask, present, train)
 
     def _outputs(self, features: dict[str, Features], train: bool) -> dict[str, jax.Array]:
         outputs = {}
@@ -103,7 +107,7 @@ def build_model(config: Mapping[str, Any], spec: Spec) -> Model:
     """
     fill_from_data(config, {}, {})  # fails where a size is still to be filled
     check_data(config, spec)
-    extra = {"dtype": jnp.dtype(config["dtype"]), "remat": config["remat"]}
+    extra = {"dtype": jnp.dtype(config["dtype"]), "remat": config["remat"], "scan": config["scan"]}
 
     def part(room, section, name):
         return components.build(room, section, **extra).clone(name=name)

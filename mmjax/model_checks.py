@@ -19,6 +19,7 @@ _KINDS = {
     "image": ("[height, width, C]", 3, np.floating),
     "text": ("[L]", 1, np.integer),
     "audio": ("[T, C]", 2, np.floating),
+    "waveform": ("[T]", 1, np.floating),
     "video": ("[T, height, width, C]", 4, np.floating),
 }
 

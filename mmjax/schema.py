@@ -195,6 +195,8 @@ class Config:
     Exactly one of total_steps, total_epochs, total_examples says how long it trains.
     dtype: what the model computes in; parameters are always float32.
     remat: recompute the activations of each transformer block in the backward pass.
+    scan: compile one transformer block per stack and scan it over the layers, which takes a deep model
+      less time to compile; `init.run` reads runs of either form.
     """
 
     data: Data
@@ -208,6 +210,7 @@ class Config:
     total_examples: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
     remat: bool = False
+    scan: bool = False
     init: Init = _section(Init)
     mesh: Mesh = _section(Mesh)
     checkpoint: Checkpoint = _section(Checkpoint)

@@ -93,7 +93,8 @@ def make_config(**model):
         "heads": heads,
     }
     section = components.normalise(sections | model, schema.Model, "model")
-    return {"model": section, "data": {"labels": {"group_id": "group"}}, "dtype": "float32", "remat": False}
+    numerics = {"dtype": "float32", "remat": False, "scan": False}
+    return {"model": section, "data": {"labels": {"group_id": "group"}}, **numerics}
 
 
 def build(spec=SPEC, dtype="float32", remat=False, **model):

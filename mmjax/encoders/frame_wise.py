@@ -26,6 +26,7 @@ class FrameWise(nn.Module):
       depth, heads: of the temporal transformer.
       dropout: rate in the temporal transformer.
       remat: recompute its blocks' activations in the backward pass.
+      scan: its blocks as one, scanned over stacked parameters, see `transformer_blocks`.
       dtype: what it computes in.
     """
 
@@ -35,6 +36,7 @@ class FrameWise(nn.Module):
     heads: int = 4
     dropout: float = 0.0
     remat: Any = False
+    scan: Any = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -65,7 +67,12 @@ class FrameWise(nn.Module):
             tokens = tokens + jnp.asarray(sinusoids(*tokens.shape[1:]), tokens.dtype)
             settings = BlockSettings(tokens.shape[-1], self.heads, dropout=self.dropout)
             transformer = Transformer(
-                self.depth, settings, remat=self.remat, dtype=self.dtype, name="temporal_transformer"
+                self.depth,
+                settings,
+                remat=self.remat,
+                scan=self.scan,
+                dtype=self.dtype,
+                name="temporal_transformer",
             )
             tokens = transformer(tokens, None if mask is None else token_mask, train)
         return make_features(tokens, token_mask, mean_pool(tokens, token_mask))

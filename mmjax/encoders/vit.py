@@ -2,123 +2,87 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mmjax.encoders.common import Variant, check_rank, full_mask, make_features, transformer_size
-from mmjax.layers.mlp import Activation
+from mmjax.encoders.common import check_rank, full_mask, make_features
+from mmjax.encoders.transformer import Embedded, TransformerEncoder
 from mmjax.layers.patch import PatchEmbed
-from mmjax.layers.pooling import AttentionPool, mean_pool
+from mmjax.layers.pooling import AttentionPool, Pooler, mean_pool
 from mmjax.layers.position import LearnedPositions2D, sinusoids_2d
-from mmjax.layers.transformer import BlockSettings, transformer_blocks
 from mmjax.types import Features
 
 
-class ViT(nn.Module):
+class ViT(TransformerEncoder):
     """Images as sequences of patches.
+
+    By its settings it is also the image encoder of CLIP (`pre_norm`, no `patch_bias`, 'quick_gelu',
+    `final_norm` 'pooled'), of SigLIP (`pooling` 'map', 'gelu_tanh'), of DINOv2 (`layer_scale`,
+    `registers`, patches of 14 pixels) and of a masked autoencoder.
 
     `Features.tokens` are the patches, row by row; the class token and registers are not among them.
     A learned table has no entry for the class token: a position added to a learned vector is no
     further parameter.
 
     Attributes:
-      variant: a size by name, see `mmjax.encoders.common.SIZES`.
-      width, depth, heads, mlp_width: what differs from the variant; all but the last for 'custom'.
       patch_size: side of a patch, in pixels.
       pooling: 'cls' a class token, 'mean' of the patches, 'map' attention pooling.
       registers: number of learned tokens that are thrown away (Darcet et al. 2023, arXiv:2309.16588).
       position: 'learned' per patch (interpolated for another image size), or fixed 'sincos2d'.
-      dropout: rate of the embedding, attention and MLP outputs.
-      drop_path: probability that the last block's branches are dropped; earlier ones' less.
-      activation, eps, layer_scale: see `mmjax.layers.transformer.BlockSettings`.
+      antialias: whether a learned grid is smoothed when it is interpolated for a smaller one.
       patch_bias, pre_norm: whether the patch map has a bias, and a normalisation comes before the
         blocks (CLIP has only the latter).
-      remat: recompute the blocks' activations in the backward pass.
-      dtype: what it computes in.
+      pooler: a linear layer and tanh on the pooled vector.
+
+    The other attributes are those of `TransformerEncoder`.
     """
 
-    variant: Variant = "S"
-    width: int | None = None
-    depth: int | None = None
-    heads: int | None = None
-    mlp_width: int | None = None
     patch_size: int = 16
     pooling: Literal["cls", "mean", "map"] = "cls"
     registers: int = 0
     position: Literal["learned", "sincos2d"] = "learned"
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    activation: Activation = "gelu"
-    eps: float = 1e-6
-    layer_scale: float | None = None
+    antialias: bool = False
     patch_bias: bool = True
     pre_norm: bool = False
-    remat: Any = False
-    dtype: Any = jnp.float32
+    pooler: bool = False
 
     def setup(self):
-        size = transformer_size(self.variant, self.width, self.depth, self.heads, self.mlp_width)
-        settings = BlockSettings(
-            width=size.width,
-            heads=size.heads,
-            mlp_width=size.mlp_width,
-            activation=self.activation,
-            eps=self.eps,
-            layer_scale=self.layer_scale,
-            dropout=self.dropout,
-        )
-        self.patch = PatchEmbed(size.width, self.patch_size, use_bias=self.patch_bias, dtype=self.dtype)
+        settings = self.make_blocks()
+        width = settings.width
+        self.patch = PatchEmbed(width, self.patch_size, use_bias=self.patch_bias, dtype=self.dtype)
         if self.position == "learned":
-            self.positions = LearnedPositions2D(dtype=self.dtype)
+            self.positions = LearnedPositions2D(antialias=self.antialias, dtype=self.dtype)
         # Class token and registers stand before the patches.
         normal = nn.initializers.normal(0.02)
         if self.pooling == "cls":
-            self.cls = self.param("cls", normal, (1, size.width), jnp.float32)
+            self.cls = self.param("cls", normal, (1, width), jnp.float32)
         if self.registers:
-            self.register = self.param("registers", normal, (self.registers, size.width), jnp.float32)
-        self.embedding_dropout = nn.Dropout(self.dropout)
+            self.register = self.param("registers", normal, (self.registers, width), jnp.float32)
         if self.pre_norm:
             self.embedding_norm = settings.make_norm(self.dtype)
-        self.blocks = transformer_blocks(
-            size.depth, settings, drop_path=self.drop_path, remat=self.remat, dtype=self.dtype
-        )
-        self.norm = settings.make_norm(self.dtype)
         if self.pooling == "map":
             self.pool = AttentionPool(
-                size.heads, size.mlp_width, self.activation, eps=self.eps, dtype=self.dtype
+                settings.heads, settings.mlp_width, self.activation, eps=self.eps, dtype=self.dtype
             )
+        if self.pooler:
+            self.pooled_layer = Pooler(dtype=self.dtype, name="pooler")
 
-    def __call__(
-        self,
-        x: Float[Array, "B height width C"],
-        mask: Bool[Array, "#B #L"] | None = None,
-        *,
-        train: bool = False,
-    ) -> Features:
-        """Encodes images.
+    def embed(
+        self, x: Float[Array, "B height width C"], mask: Bool[Array, "#B #L"] | None, train: bool
+    ) -> Embedded:
+        """What enters the blocks: class token and registers, always real, then the patches.
 
         Args:
           x: images, normalised.
           mask: which patches are real, row by row, or [B, 1] which images are; None is all.
-          train: whether dropout and drop path are on.
+          train: whether dropout is on.
 
         Raises:
           ConfigError: where `x` is no batch of images, or does not divide into patches.
         """
-        tokens, token_mask = self.embed(x, mask, train)
-        # Rows do not see each other: that a whole image is missing needs no mask in attention.
-        attention_mask = None if mask is None or mask.shape[1] == 1 else token_mask
-        for block in self.blocks:
-            tokens = block(tokens, attention_mask, train)
-        return self.finish(tokens, token_mask)
-
-    def embed(
-        self, x: Float[Array, "B height width C"], mask: Bool[Array, "#B #L"] | None, train: bool
-    ) -> tuple[Float[Array, "B PL D"], Bool[Array, "B PL"]]:
-        """What enters the blocks: class token and registers, always real, then the patches."""
         check_rank("vit", x, "images [B, height, width, C]")
         grid = self.patch(x)
         batch, rows, columns, width = grid.shape
@@ -126,6 +90,8 @@ class ViT(nn.Module):
             grid = self.positions(grid)
         else:
             grid = grid + jnp.asarray(sinusoids_2d(rows, columns, width), self.dtype)
+        # Rows do not see each other: that a whole image is missing needs no mask in attention.
+        every_patch_real = mask is None or mask.shape[1] == 1
         mask = full_mask(mask, batch, rows * columns)
         tokens = jnp.where(mask[..., None], grid.reshape(batch, rows * columns, width), 0)
         prefix = self._prefix()
@@ -137,17 +103,20 @@ class ViT(nn.Module):
         tokens = self.embedding_dropout(tokens, deterministic=not train)
         if self.pre_norm:
             tokens = self.embedding_norm(tokens)
-        return tokens, mask
+        return tokens, mask, None if every_patch_real else mask
 
     def finish(self, tokens: Float[Array, "B PL D"], mask: Bool[Array, "B PL"]) -> Features:
         """Features from what leaves the blocks."""
-        tokens = self.norm(tokens)
+        tokens = self.norm_tokens(tokens)
         first = sum(len(vectors) for vectors in self._prefix())
         patches, mask = tokens[:, first:], mask[:, first:]
         if self.pooling == "cls":
             pooled = tokens[:, 0]
         else:
             pooled = mean_pool(patches, mask) if self.pooling == "mean" else self.pool(patches, mask)
+        pooled = self.norm_pooled(pooled)
+        if self.pooler:
+            pooled = self.pooled_layer(pooled)
         return make_features(patches, mask, pooled)
 
     def _prefix(self):

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import ConfigError
+from mmjax.layers.position import rotate
 
 
 def dot_product_attention(
@@ -24,14 +25,16 @@ def dot_product_attention(
     value: Float[Array, "B Lk H K"],
     mask: Bool[Array, "#B #H #Lq #Lk"] | None = None,
     *,
+    bias: Float[Array, "#B #H Lq Lk"] | None = None,
     causal: bool = False,
 ) -> Float[Array, "B Lq H K"]:
-    """softmax(query key^T / sqrt(K)) value, with the softmax in float32.
+    """softmax(query key^T / sqrt(K) + bias) value, with the softmax in float32.
 
     Args:
       query, key, value: the heads' projections, of one dtype.
       mask: True where a query may see a key; None lets it see all. A query that sees no key gets
         zeros, and passes no gradient on.
+      bias: added to the scores, such as relative positions; None adds nothing.
       causal: position i sees positions up to i only (besides `mask`); needs Lq == Lk.
 
     Returns:
@@ -43,9 +46,9 @@ def dot_product_attention(
             "give a mask instead"
         )
     if _fits_cudnn(query):
-        attended = _cudnn_attention(query, key, value, mask, causal)
+        attended = _cudnn_attention(query, key, value, mask, bias, causal)
     else:  # a TPU flash kernel would be chosen here too
-        attended = _xla_attention(query, key, value, mask, causal)
+        attended = _xla_attention(query, key, value, mask, bias, causal)
     if mask is None:
         return attended
     # A softmax over nothing is uniform in every kernel; this makes it zeros, and cuts its gradient.
@@ -58,21 +61,24 @@ def attention_weights(
     key: Float[Array, "B Lk H K"],
     mask: Bool[Array, "#B #H #Lq #Lk"] | None = None,
     *,
+    bias: Float[Array, "#B #H Lq Lk"] | None = None,
     causal: bool = False,
 ) -> Float[Array, "B H Lq Lk"]:
     """The float32 weights that `dot_product_attention` averages the values with, for reports.
 
     Rows sum to one, or to zero where the query sees no key.
     """
-    weights = _softmax_weights(query, key, mask, causal)
+    weights = _softmax_weights(query, key, mask, bias, causal)
     if mask is None and not causal:
         return weights
     return jnp.where(_visible(mask, causal, query.shape[1]), weights, 0.0)
 
 
-def _softmax_weights(query, key, mask, causal):
+def _softmax_weights(query, key, mask, bias, causal):
     scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32)
     scores = scores * (1.0 / math.sqrt(query.shape[-1]))
+    if bias is not None:
+        scores = scores + bias.astype(jnp.float32)
     if mask is not None or causal:
         # Finite, so that a row without any key has a softmax and no NaN in its gradient.
         hidden = jnp.float32(jnp.finfo(jnp.float32).min)
@@ -88,8 +94,8 @@ def _visible(mask, causal, length):
     return triangle if mask is None else mask & triangle
 
 
-def _xla_attention(query, key, value, mask, causal):
-    weights = _softmax_weights(query, key, mask, causal).astype(value.dtype)
+def _xla_attention(query, key, value, mask, bias, causal):
+    weights = _softmax_weights(query, key, mask, bias, causal).astype(value.dtype)
     return jnp.einsum("bhqs,bshk->bqhk", weights, value)
 
 
@@ -99,7 +105,7 @@ def _fits_cudnn(query) -> bool:
     return half and query.shape[-1] % 8 == 0 and query.shape[-1] <= 128 and jax.default_backend() == "gpu"
 
 
-def _cudnn_attention(query, key, value, mask, causal):
+def _cudnn_attention(query, key, value, mask, bias, causal):
     length = query.shape[1]
     if mask is not None:
         # cuDNN takes no broadcast over queries, and no odd length together with a mask.
@@ -108,8 +114,16 @@ def _cudnn_attention(query, key, value, mask, causal):
         query = jnp.pad(query, ((0, 0), (0, odd_q), (0, 0), (0, 0)))
         key, value = (jnp.pad(x, ((0, 0), (0, odd_k), (0, 0), (0, 0))) for x in (key, value))
         mask = jnp.pad(mask, ((0, 0), (0, 0), (0, odd_q), (0, odd_k)))
+        if bias is not None:
+            bias = jnp.pad(bias, ((0, 0), (0, 0), (0, odd_q), (0, odd_k)))
     attended = jax.nn.dot_product_attention(
-        query, key, value, mask=mask, is_causal=causal, implementation="cudnn"
+        query,
+        key,
+        value,
+        bias=None if bias is None else bias.astype(query.dtype),
+        mask=mask,
+        is_causal=causal,
+        implementation="cudnn",
     )
     return attended[:, :length]
 
@@ -132,6 +146,8 @@ class MultiHeadAttention(nn.Module):
       head_width: K; none is width / heads.
       biased: the projections that have a bias.
       causal: position i sees positions up to i only.
+      rotary: queries and keys are turned by their position, see `mmjax.layers.position.rotate`;
+        for self-attention.
       dtype: what it computes in.
     """
 
@@ -140,6 +156,7 @@ class MultiHeadAttention(nn.Module):
     head_width: int | None = None
     biased: Sequence[str] = ("query", "key", "value", "out")
     causal: bool = False
+    rotary: bool = False
     dtype: Any = jnp.float32
 
     def setup(self):
@@ -177,6 +194,7 @@ class MultiHeadAttention(nn.Module):
         value: Float[Array, "B Lk H K"],
         mask: Bool[Array, "#B #H #Lq #Lk"] | None = None,
         *,
+        bias: Float[Array, "#B #H Lq Lk"] | None = None,
         causal: bool = False,
     ) -> Float[Array, "B Lq D"]:
         """Attention over projected heads, and the output projection.
@@ -184,8 +202,9 @@ class MultiHeadAttention(nn.Module):
         The weights [B, H, Lq, Lk] are sown as 'attention' where 'intermediates' is mutable.
         """
         if self.is_mutable_collection("intermediates"):
-            self.sow("intermediates", "attention", attention_weights(query, key, mask, causal=causal))
-        attended = dot_product_attention(query, key, value, mask, causal=causal)
+            weights = attention_weights(query, key, mask, bias=bias, causal=causal)
+            self.sow("intermediates", "attention", weights)
+        attended = dot_product_attention(query, key, value, mask, bias=bias, causal=causal)
         return self.out(_constrain_heads(attended))
 
     def __call__(
@@ -193,6 +212,7 @@ class MultiHeadAttention(nn.Module):
         x: Float[Array, "B Lq Dq"],
         context: Float[Array, "B Lk Dk"] | None = None,
         mask: Bool[Array, "#B #H #Lq #Lk"] | None = None,
+        bias: Float[Array, "#B #H Lq Lk"] | None = None,
     ) -> Float[Array, "B Lq D"]:
         """Attends from `x` to `context`, or to itself where no context is given.
 
@@ -200,9 +220,13 @@ class MultiHeadAttention(nn.Module):
           x: tokens that look.
           context: tokens that are looked at; of any width.
           mask: True where a query may see a key, see `token_mask`.
+          bias: added to the scores.
         """
+        query = self.project_query(x)
         key, value = self.project_context(x if context is None else context)
-        return self.attend(self.project_query(x), key, value, mask, causal=self.causal)
+        if self.rotary:
+            query, key = rotate(query), rotate(key)
+        return self.attend(query, key, value, mask, bias=bias, causal=self.causal)
 
 
 def token_mask(mask: Bool[Array, "B Lk"]) -> Bool[Array, "B 1 1 Lk"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -78,6 +78,23 @@ class AttentionPool(nn.Module):
         mlp = MLP(self.mlp_width or 4 * width, self.activation, dtype=self.dtype, name="mlp")
         pooled = pooled + mlp(LayerNorm(eps=self.eps, dtype=self.dtype, name="norm")(pooled), train)
         return pooled[:, 0] if mask is None else zero_absent(pooled[:, 0], mask)
+
+
+class Pooler(nn.Module):
+    """A linear layer of the same width on the pooled vector (Devlin et al. 2018, arXiv:1810.04805).
+
+    Attributes:
+      activation: 'tanh' as in BERT, or 'none'.
+      dtype: what it computes in.
+    """
+
+    activation: Literal["tanh", "none"] = "tanh"
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, pooled: Float[Array, "B D"]) -> Float[Array, "B D"]:
+        pooled = nn.Dense(pooled.shape[-1], dtype=self.dtype, name="dense")(pooled)
+        return jnp.tanh(pooled) if self.activation == "tanh" else pooled
 
 
 # The ways to pool that need nothing but the tokens and their mask.

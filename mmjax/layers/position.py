@@ -1,4 +1,4 @@
-"""Position embeddings: learned tables and fixed sinusoids, in one and two dimensions."""
+"""Positions: learned tables and fixed sinusoids in one and two dimensions, rotary and relative ones."""
 
 from __future__ import annotations
 
@@ -51,17 +51,90 @@ def _sinusoids(positions, width, max_wavelength):
     return np.concatenate([np.sin(angles), np.cos(angles)], axis=-1)
 
 
-def resize_positions(
-    table: Float[Array, "h w D"], height: int, width: int
-) -> Float[Array, "{height} {width} D"]:
-    """A learned grid of positions, interpolated for another grid (bicubic, coefficient -0.75).
+def rotate(
+    heads: Float[Array, "B L H K"],
+    positions: Int[Array, "#B L"] | None = None,
+    max_wavelength: float = 10_000.0,
+) -> Float[Array, "B L H K"]:
+    """Rotary positions (Su et al. 2021, arXiv:2104.09864, section 3.2.2).
 
-    Corners are not aligned and nothing is smoothed, as in PyTorch's `interpolate`, with which
-    published ViT and DINOv2 weights are used at other image sizes.
+    Channel pair (i, i + K/2) is turned by position * max_wavelength^(-2i/K), so that the dot product
+    of a query and a key depends on where they stand to each other only.
+
+    Args:
+      heads: queries or keys.
+      positions: of each token; None counts from 0.
+      max_wavelength: 2 pi times it is the longest period, in tokens.
+
+    Raises:
+      ConfigError: where K is odd.
     """
+    length, width = heads.shape[1], heads.shape[-1]
+    if width % 2:
+        raise ConfigError(f"head_width: got {width}, expected an even number, for rotary positions")
+    if positions is None:
+        positions = jnp.arange(length)[None]
+    frequencies = max_wavelength ** -(np.arange(width // 2) / (width // 2))
+    angles = positions[:, :, None, None] * jnp.asarray(frequencies, jnp.float32)
+    sine, cosine = jnp.sin(angles), jnp.cos(angles)
+    first, second = jnp.split(heads.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cosine - second * sine, second * cosine + first * sine], axis=-1)
+    return turned.astype(heads.dtype)
+
+
+class RelativeBias(nn.Module):
+    """A learned score per head and distance (Raffel et al. 2019, arXiv:1910.10683, section 2.1).
+
+    Small distances have a score each, larger ones share logarithmically wider buckets up to
+    `max_distance`, and all beyond share the last.
+
+    Attributes:
+      heads: H.
+      buckets: number of scores per head, half of them for keys that come later.
+      max_distance: in tokens.
+    """
+
+    heads: int
+    buckets: int = 32
+    max_distance: int = 128
+
+    @nn.compact
+    def __call__(self, query_length: int, key_length: int) -> Float[Array, "1 H Lq Lk"]:
+        """What is added to the scores of attention."""
+        init = nn.initializers.normal(0.02)
+        table = self.param("table", init, (self.buckets, self.heads), jnp.float32)
+        distance = np.arange(key_length)[None] - np.arange(query_length)[:, None]
+        return jnp.transpose(table[self._bucket(distance)], (2, 0, 1))[None]
+
+    def _bucket(self, distance: np.ndarray) -> np.ndarray:
+        half = self.buckets // 2
+        exact = half // 2
+        away = np.abs(distance)
+        wider = np.log(np.maximum(away, 1) / exact) / np.log(self.max_distance / exact) * (half - exact)
+        bucket = np.where(away < exact, away, np.minimum(exact + wider.astype(int), half - 1))
+        return bucket + half * (distance > 0)
+
+
+def resize_positions(
+    table: Float[Array, "h w D"], height: int, width: int, *, antialias: bool = False
+) -> Float[Array, "{height} {width} D"]:
+    """A learned grid of positions, interpolated for another grid (bicubic).
+
+    Corners are not aligned, as in PyTorch's `interpolate`, with which published ViT and DINOv2 weights
+    are used at other image sizes. Like there, the coefficient is -0.75 without smoothing, and -0.5
+    with it.
+
+    Args:
+      table: the grid.
+      height, width: of the new grid.
+      antialias: smooth before samples are left out.
+    """
+    table = table.astype(jnp.float32)
+    if antialias:
+        return jax.image.resize(table, (height, width, table.shape[-1]), "cubic", antialias=True)
     rows = jnp.asarray(_cubic_matrix(table.shape[0], height))
     columns = jnp.asarray(_cubic_matrix(table.shape[1], width))
-    return jnp.einsum("ip,jq,pqd->ijd", rows, columns, table.astype(jnp.float32))
+    return jnp.einsum("ip,jq,pqd->ijd", rows, columns, table)
 
 
 def _cubic_matrix(old: int, new: int) -> np.ndarray:
@@ -113,9 +186,10 @@ class LearnedPositions2D(nn.Module):
     """Adds a learned vector per place of a grid.
 
     The table has the size of the grid it was initialised with; for any other grid it is
-    interpolated, see `resize_positions`.
+    interpolated, see `resize_positions`, smoothed first where `antialias` is set.
     """
 
+    antialias: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -127,5 +201,5 @@ class LearnedPositions2D(nn.Module):
             init = nn.initializers.normal(0.02)
             table = self.param("table", init, (height, width, channels), jnp.float32)
         if table.shape[:2] != (height, width):
-            table = resize_positions(table, height, width)
+            table = resize_positions(table, height, width, antialias=self.antialias)
         return grid + table.astype(self.dtype)

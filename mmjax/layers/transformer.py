@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -15,6 +16,7 @@ from mmjax.layers.mlp import MLP, Activation
 from mmjax.layers.norms import LayerNorm, RMSNorm
 
 AttentionMask = Bool[Array, "B L"] | Bool[Array, "#B #H #L #L"]
+DropRate = float | Float[Array, ""] | None  # none drops nothing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +28,7 @@ class BlockSettings:
       heads: H.
       mlp_width: F; 0 is 4 D.
       activation, gated_mlp, mlp_bias: see `mmjax.layers.mlp.MLP`.
-      head_width, attention_biases, causal: see `mmjax.layers.attention.MultiHeadAttention`.
+      head_width, attention_biases, causal, rotary: see `mmjax.layers.attention.MultiHeadAttention`.
       cross_attention: a second attention, to a context, between self-attention and the MLP.
       norm, eps: which normalisation.
       norm_position: 'pre' normalises what enters attention and MLP (Xiong et al. 2020,
@@ -45,6 +47,7 @@ class BlockSettings:
     head_width: int | None = None
     attention_biases: Sequence[str] = ("query", "key", "value", "out")
     causal: bool = False
+    rotary: bool = False
     cross_attention: bool = False
     norm: Literal["layer", "rms"] = "layer"
     eps: float = 1e-6
@@ -60,11 +63,16 @@ class BlockSettings:
 class DropPath(nn.Module):
     """Stochastic depth: drops a branch of an example whole (Huang et al. 2016, arXiv:1603.09382)."""
 
-    rate: float
-
     @nn.compact
-    def __call__(self, x: Float[Array, "*axes"], train: bool = False) -> Float[Array, "*axes"]:
-        return nn.Dropout(self.rate, broadcast_dims=range(1, x.ndim), deterministic=not train)(x)
+    def __call__(
+        self, x: Float[Array, "B L D"], rate: DropRate, train: bool = False
+    ) -> Float[Array, "B L D"]:
+        """`x` with rows set to zero with probability `rate` in training, the others scaled up for it."""
+        if rate is None or not train:
+            return x
+        keep = 1.0 - jnp.asarray(rate, jnp.float32)
+        kept = jax.random.bernoulli(self.make_rng("dropout"), keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+        return jnp.where(kept, x / keep.astype(x.dtype), jnp.zeros((), x.dtype))
 
 
 class LayerScale(nn.Module):
@@ -82,16 +90,19 @@ class Residual(nn.Module):
     """What a branch adds to the tokens: dropout, layer scale and drop path, then the sum."""
 
     settings: BlockSettings
-    drop_path: float = 0.0
 
     @nn.compact
     def __call__(
-        self, tokens: Float[Array, "B L D"], branch: Float[Array, "B L D"], train: bool
+        self,
+        tokens: Float[Array, "B L D"],
+        branch: Float[Array, "B L D"],
+        train: bool,
+        drop_path: DropRate = None,
     ) -> Float[Array, "B L D"]:
         branch = nn.Dropout(self.settings.dropout, deterministic=not train)(branch)
         if self.settings.layer_scale is not None:
             branch = LayerScale(self.settings.layer_scale, name="layer_scale")(branch)
-        branch = DropPath(self.drop_path)(branch, train)
+        branch = DropPath()(branch, drop_path, train)
         return nn.with_logical_constraint(tokens + branch, ("batch", "length", "width"))
 
 
@@ -100,23 +111,21 @@ class TransformerBlock(nn.Module):
 
     Attributes:
       settings: its shape.
-      drop_path: probability that a branch is dropped in training, per example.
       dtype: what it computes in.
     """
 
     settings: BlockSettings
-    drop_path: float = 0.0
     dtype: Any = jnp.float32
 
     def setup(self):
         s = self.settings
         self.attention_norm = s.make_norm(self.dtype)
         self.attention = self._attention(s.causal)
-        self.attention_residual = Residual(s, self.drop_path)
+        self.attention_residual = Residual(s)
         if s.cross_attention:
             self.cross_norm = s.make_norm(self.dtype)
-            self.cross_attention = self._attention(causal=False)
-            self.cross_residual = Residual(s, self.drop_path)
+            self.cross_attention = self._attention(causal=False, context=True)
+            self.cross_residual = Residual(s)
         self.mlp_norm = s.make_norm(self.dtype)
         self.mlp = MLP(
             hidden=s.mlp_width or 4 * s.width,
@@ -126,12 +135,18 @@ class TransformerBlock(nn.Module):
             dropout=s.dropout,
             dtype=self.dtype,
         )
-        self.mlp_residual = Residual(s, self.drop_path)
+        self.mlp_residual = Residual(s)
 
-    def _attention(self, causal):
+    def _attention(self, causal, context=False):
         s = self.settings
         return MultiHeadAttention(
-            s.width, s.heads, s.head_width, s.attention_biases, causal=causal, dtype=self.dtype
+            s.width,
+            s.heads,
+            s.head_width,
+            s.attention_biases,
+            causal=causal,
+            rotary=s.rotary and not context,
+            dtype=self.dtype,
         )
 
     def __call__(
@@ -141,6 +156,8 @@ class TransformerBlock(nn.Module):
         train: bool = False,
         context: Float[Array, "B Lk Dk"] | None = None,
         context_mask: Bool[Array, "B Lk"] | None = None,
+        bias: Float[Array, "#B #H L L"] | None = None,
+        drop_path: DropRate = None,
     ) -> Float[Array, "B L D"]:
         """One layer.
 
@@ -150,72 +167,128 @@ class TransformerBlock(nn.Module):
             lets every token see all.
           train: whether dropout and drop path are on (rng 'dropout').
           context, context_mask: what cross-attention looks at.
+          bias: added to the scores of self-attention.
+          drop_path: probability that a branch is dropped in training, per example.
         """
-        if (context is not None) != self.settings.cross_attention:
-            expected = "a context" if self.settings.cross_attention else "no context"
-            raise ValueError(f"expected {expected}: cross_attention is {self.settings.cross_attention}")
+        s = self.settings
+        if (context is not None) != s.cross_attention:
+            expected = "a context" if s.cross_attention else "no context"
+            raise ValueError(f"expected {expected}: cross_attention is {s.cross_attention}")
         mask = _attention_mask(mask)
 
-        def self_attention(x):
-            return self.attention(x, mask=mask)
+        def add(tokens, branch, norm, residual):
+            if s.norm_position == "pre":
+                return residual(tokens, branch(norm(tokens)), train, drop_path)
+            return norm(residual(tokens, branch(tokens), train, drop_path))
 
-        def cross_attention(x):
+        def look_inside(x):
+            return self.attention(x, mask=mask, bias=bias)
+
+        def look_at_context(x):
             return self.cross_attention(x, context, _attention_mask(context_mask))
 
-        tokens = self._add(tokens, self_attention, self.attention_norm, self.attention_residual, train)
+        tokens = add(tokens, look_inside, self.attention_norm, self.attention_residual)
         if context is not None:
-            tokens = self._add(tokens, cross_attention, self.cross_norm, self.cross_residual, train)
-        return self._add(tokens, lambda x: self.mlp(x, train), self.mlp_norm, self.mlp_residual, train)
-
-    def _add(self, tokens, branch, norm, residual, train):
-        if self.settings.norm_position == "pre":
-            return residual(tokens, branch(norm(tokens)), train)
-        return norm(residual(tokens, branch(tokens), train))
+            tokens = add(tokens, look_at_context, self.cross_norm, self.cross_residual)
+        return add(tokens, lambda x: self.mlp(x, train), self.mlp_norm, self.mlp_residual)
 
 
 def _attention_mask(mask):
     return token_mask(mask) if mask is not None and mask.ndim == 2 else mask
 
 
+class _ScannedBlock(TransformerBlock):
+    """A block as `nn.scan` calls it: what it carries first, what differs from layer to layer second."""
+
+    def __call__(self, tokens, drop_path, *arguments):
+        return super().__call__(tokens, *arguments, drop_path), None
+
+
 def transformer_blocks(
     depth: int,
     settings: BlockSettings,
     *,
-    drop_path: float = 0.0,
     remat: bool = False,
+    scan: bool = False,
     dtype: Any = jnp.float32,
-) -> list[nn.Module]:
-    """The blocks of a stack, to be assigned to `self.blocks` in a `setup`; call them positionally.
+) -> list[nn.Module] | nn.Module:
+    """The blocks of a stack, to be assigned to `self.blocks` in a `setup`, for `run_blocks`.
 
     Args:
       depth: how many.
       settings: the shape of each.
-      drop_path: probability in the last block; it grows linearly from 0 in the first.
       remat: recompute a block's activations in the backward pass instead of keeping them.
+      scan: one block scanned over parameters with a leading axis of layers ('blocks/...'), compiled
+        once whatever the depth, instead of one after the other ('blocks_0/...', 'blocks_1/...').
+        `mmjax.layers.stacking` turns the parameters of one form into the other's.
       dtype: what they compute in.
     """
-    # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-    block = nn.remat(TransformerBlock, static_argnums=(3,)) if remat else TransformerBlock
-    rates = [drop_path * i / max(depth - 1, 1) for i in range(depth)]
-    return [block(settings, drop_path=rate, dtype=dtype) for rate in rates]
+    if not scan or not depth:
+        # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
+        block = nn.remat(TransformerBlock, static_argnums=(3,)) if remat else TransformerBlock
+        return [block(settings, dtype=dtype) for _ in range(depth)]
+    # A scan is no place where the compiler could undo the recomputation.
+    block = nn.remat(_ScannedBlock, static_argnums=(4,), prevent_cse=False) if remat else _ScannedBlock
+    scanned = nn.scan(
+        block,
+        variable_axes={"params": 0, "intermediates": 0},
+        split_rngs={"params": True, "dropout": True},
+        in_axes=(0, *(nn.broadcast,) * 5),
+        length=depth,
+    )
+    return scanned(settings, dtype=dtype)
+
+
+def drop_path_rates(depth: int, last: float) -> list[float]:
+    """Rates that grow linearly from 0 in the first block to `last` in the last one."""
+    return [last * i / max(depth - 1, 1) for i in range(depth)]
+
+
+def run_blocks(
+    blocks: Sequence[nn.Module] | nn.Module,
+    tokens: Float[Array, "B L D"],
+    mask: AttentionMask | None = None,
+    train: bool = False,
+    context: Float[Array, "B Lk Dk"] | None = None,
+    context_mask: Bool[Array, "B Lk"] | None = None,
+    bias: Float[Array, "#B #H L L"] | None = None,
+    *,
+    drop_path: Sequence[float],
+) -> Float[Array, "B L D"]:
+    """`tokens` through all of `blocks`, in either of the forms `transformer_blocks` makes.
+
+    Args:
+      blocks: from `transformer_blocks`, or some of a list of them.
+      tokens, mask, train, context, context_mask, bias: see `TransformerBlock`.
+      drop_path: one rate per block, see `drop_path_rates`.
+    """
+    arguments = (mask, train, context, context_mask, bias)
+    if isinstance(blocks, nn.Module):
+        rates = jnp.asarray(drop_path, jnp.float32) if any(drop_path) else None
+        return blocks(tokens, rates, *arguments)[0]
+    for block, rate in zip(blocks, drop_path, strict=True):
+        tokens = block(tokens, *arguments, rate or None)
+    return tokens
 
 
 class Transformer(nn.Module):
     """A stack of blocks, with a final normalisation where blocks normalise first.
 
     Attributes:
-      depth, settings, drop_path, remat, dtype: see `transformer_blocks`.
+      depth, settings, remat, scan, dtype: see `transformer_blocks`.
+      drop_path: rate of the last block, see `drop_path_rates`.
     """
 
     depth: int
     settings: BlockSettings
     drop_path: float = 0.0
     remat: Any = False
+    scan: Any = False
     dtype: Any = jnp.float32
 
     def setup(self):
         self.blocks = transformer_blocks(
-            self.depth, self.settings, drop_path=self.drop_path, remat=self.remat, dtype=self.dtype
+            self.depth, self.settings, remat=self.remat, scan=self.scan, dtype=self.dtype
         )
         if self.settings.norm_position == "pre":
             self.norm = self.settings.make_norm(self.dtype)
@@ -229,6 +302,6 @@ class Transformer(nn.Module):
         context_mask: Bool[Array, "B Lk"] | None = None,
     ) -> Float[Array, "B L D"]:
         """All blocks, see `TransformerBlock`."""
-        for block in self.blocks:
-            tokens = block(tokens, mask, train, context, context_mask)
+        rates = drop_path_rates(self.depth, self.drop_path)
+        tokens = run_blocks(self.blocks, tokens, mask, train, context, context_mask, drop_path=rates)
         return self.norm(tokens) if self.settings.norm_position == "pre" else tokens

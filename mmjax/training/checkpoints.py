@@ -26,6 +26,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from mmjax.errors import ConfigError, DataError
+from mmjax.layers.stacking import stack_blocks, unstack_blocks
 from mmjax.parallel.placement import named_leaves, path_name
 from mmjax.training import checkpoint_files as files
 from mmjax.training.state import TrainState
@@ -305,7 +306,7 @@ def merge_model_state(
 
 
 def _merge(target, source, include, exclude):
-    given = dict(named_leaves(source))
+    given = dict(named_leaves(_stacked_alike(target, source)))
     taken, fresh = [], []
 
     def merge(path, leaf):
@@ -326,6 +327,20 @@ def _merge(target, source, include, exclude):
 
     merged = jax.tree.map_with_path(merge, target)
     return merged, MergeReport(taken, fresh, sorted(set(given) - set(taken)))
+
+
+def _stacked_alike(target, source):
+    """`source` with the layers of each part stacked, or not, as those of `target` are."""
+
+    def scanned(part):
+        return any("/blocks/" in f"/{name}" for name, _ in named_leaves(part))
+
+    return {
+        name: (stack_blocks if name in target and scanned(target[name]) else unstack_blocks)(part)
+        if isinstance(part, Mapping)
+        else part
+        for name, part in source.items()
+    }
 
 
 def _checkpointer() -> ocp.AsyncCheckpointer:

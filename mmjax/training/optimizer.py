@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mmjax import components
@@ -141,7 +142,7 @@ def make_optimizer(
     parts = [method.direction()]
     if method.weight_decay:
         parts.append(optax.add_decayed_weights(method.weight_decay, mask=decayed))
-    if any(factor != 1.0 for factor in jax.tree.leaves(factors)):
+    if any(np.any(factor != 1.0) for factor in jax.tree.leaves(factors)):
         parts.append(_scale_by_tree(factors))
     parts.append(optax.scale_by_learning_rate(schedule))
     if section["clip_norm"] is not None:
@@ -169,7 +170,7 @@ def decayed(params: Any) -> Any:
 
 
 def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
-    """Tree of floats like `params`, which multiply the learning rate.
+    """Tree of floats like `params`, which multiply the learning rate; arrays where layers are stacked.
 
     Each is the factor of the first of `section['multipliers']` that matches the path, times
     `layer_decay` to the number of layers between it and the top of its encoder (Bao et al. 2022,
@@ -180,8 +181,8 @@ def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
     """
     for multiplier in section["multipliers"]:
         _check_matches(multiplier["pattern"], params, "optimizer.multipliers")
-    below_top = _layers_below_top([name for name, _ in named_leaves(params)])
-    if section["layer_decay"] != 1.0 and not any(below_top.values()):
+    below_top = _layers_below_top({name: np.shape(leaf) for name, leaf in named_leaves(params)})
+    if section["layer_decay"] != 1.0 and not any(np.any(below) for below in below_top.values()):
         raise ConfigError(
             f"optimizer.layer_decay: got {section['layer_decay']}, but no encoder has numbered blocks such "
             "as image_encoder/blocks_0; set it to 1"
@@ -195,21 +196,32 @@ def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
     return jax.tree.map_with_path(factor, params)
 
 
-_BLOCK = re.compile(r"(?P<stack>[^/]*_encoder(?:/.+?)?)/blocks_(?P<index>\d+)/.*")
+# Blocks one by one, and blocks whose parameters are stacked along a leading axis.
+_BLOCK = re.compile(r"(?P<stack>[^/]*_encoder(?:/.+?)?)/blocks(?:_(?P<index>\d+))?/.*")
 _ABOVE_BLOCKS = ("norm", "pool")
 
 
-def _layers_below_top(names: list[str]) -> dict[str, int]:
-    """How many layers each parameter lies below the top of its stack of blocks; the last block has 1."""
-    blocks = {name: match for name in names if (match := _BLOCK.fullmatch(name))}
+def _layers_below_top(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """How many layers each parameter lies below the top of its stack of blocks; the last block has 1.
+
+    An array, broadcastable to the parameter, where it holds the blocks of a stack along its first axis.
+    """
+    blocks = {name: match for name in shapes if (match := _BLOCK.fullmatch(name))}
     depths: dict[str, int] = {}
-    for match in blocks.values():
-        depths[match["stack"]] = max(depths.get(match["stack"], 0), int(match["index"]) + 1)
-    below = dict.fromkeys(names, 0)
+    for name, match in blocks.items():
+        depth = int(match["index"]) + 1 if match["index"] else shapes[name][0]
+        depths[match["stack"]] = max(depths.get(match["stack"], 0), depth)
+    below: dict[str, Any] = dict.fromkeys(shapes, 0)
     for stack, depth in depths.items():
-        for name in names:
+        for name, shape in shapes.items():
             if name in blocks:
-                below[name] = depths[blocks[name]["stack"]] - int(blocks[name]["index"])
+                match = blocks[name]
+                depth_here = depths[match["stack"]]
+                below[name] = depth_here - (
+                    int(match["index"])
+                    if match["index"]
+                    else np.arange(depth_here).reshape(-1, *[1] * (len(shape) - 1))
+                )
             elif name.startswith(f"{stack}/") and name[len(stack) + 1 :].split("/")[0] not in _ABOVE_BLOCKS:
                 below[name] = depth + 1
     return below

@@ -19,14 +19,14 @@ CASES = {
         "image",
         {**_VIT, "pooling": "map", "position": "sincos2d", "pre_norm": True, "layer_scale": 0.1},
     ),
+    "vit_clip": (
+        "image",
+        {**_VIT, "pre_norm": True, "patch_bias": False, "final_norm": "pooled", "activation": "quick_gelu"},
+    ),
+    "vit_pooler": ("image", {**_VIT, "pooler": True, "attention_biases": ["out"]}),
     "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
     "cnn_grid": ("image", {"type": "cnn", "widths": [8, 16], "pooling": "grid"}),
     "cnn_residual": ("image", {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}),
-    "text_transformer": ("ids", {"type": "text_transformer", **SMALL, "vocab_size": 11}),
-    "text_transformer_causal": (
-        "ids",
-        {
-            "type": "text_transformer",
     "resnet": (  # of one block, since each batch normalisation makes rounding errors larger
         "image",
         {
@@ -64,6 +64,11 @@ CASES = {
             "layer_scale": 0.1,
         },
     ),
+    "text_transformer": ("ids", {"type": "text_transformer", **SMALL, "vocab_size": 11}),
+    "text_transformer_causal": (
+        "ids",
+        {
+            "type": "text_transformer",
             **SMALL,
             "vocab_size": 11,
             "causal": True,
@@ -71,11 +76,46 @@ CASES = {
             "eos_id": 7,
         },
     ),
+    "text_transformer_bert": (
+        "ids",
+        {
+            "type": "text_transformer",
+            **SMALL,
+            "vocab_size": 11,
+            "norm_position": "post",
+            "segments": 1,
+            "pooling": "cls",
+            "pooler": "tanh",
+        },
+    ),
+    "text_transformer_rotary": (
+        "ids",
+        {"type": "text_transformer", **SMALL, "vocab_size": 11, "position": "rotary"},
+    ),
+    "text_transformer_relative": (
+        "ids",
+        {"type": "text_transformer", **SMALL, "vocab_size": 11, "position": "relative"},
+    ),
     "embedding_bag": ("ids", {"type": "embedding_bag", "width": 8, "vocab_size": 11, "initial": 0.1}),
     "rnn_ids": ("ids", {"type": "rnn", "width": 8, "layers": 2, "bidirectional": True, "vocab_size": 11}),
     "rnn_vectors": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "pooling": "mean"}),
     "audio_transformer": ("vectors", {"type": "audio_transformer", **SMALL, "frames_per_token": 2}),
     "audio_cnn": ("vectors", {"type": "audio_cnn", "widths": [8, 16], "norm": "batch"}),
+    "clap_audio": (
+        "mel",
+        {
+            "type": "clap_audio",
+            "variant": "custom",
+            "width": 8,
+            "depths": [2, 1],
+            "heads": [2, 4],
+            "spec_size": 16,
+            "frames": 7,
+            "patch_size": 4,
+            "patch_stride": 2,
+            "window": 4,
+        },
+    ),
     "frame_wise": (
         "video",
         {"type": "frame_wise", "image": _SMALL_CNN, "temporal": "transformer", "depth": 1},
@@ -90,7 +130,7 @@ CASES = {
     ),
 }
 BATCH = 8
-_SHAPES = {"image": (8, 8, 3), "ids": (6,), "vectors": (6, 5), "video": (3, 8, 8, 3)}
+_SHAPES = {"image": (8, 8, 3), "ids": (6,), "vectors": (6, 5), "mel": (6, 4), "video": (3, 8, 8, 3)}
 
 
 def build(spec, **extra):

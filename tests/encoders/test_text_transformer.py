@@ -62,3 +62,24 @@ def test_post_norm_with_fixed_positions():
 def test_what_cannot_be_run(fields, message):
     with pytest.raises(ConfigError, match=message):
         encode(IDS, **fields)
+
+
+def test_attended_padding_counts_as_text_and_a_missing_text_is_missing():
+    """As SigLIP: the mask of a text changes nothing, and its last position is what is pooled."""
+    settings = {"attend_padding": True, "pooling": "last", "pooler": "linear"}
+    mask = jnp.array([[True] * 3 + [False] * 3, [False] * 6])
+    features, whole = encode(IDS, mask, **settings), encode(IDS, **settings)
+    np.testing.assert_array_equal(features.mask, [[True] * 6, [False] * 6])
+    np.testing.assert_array_equal(features.tokens[0], whole.tokens[0])
+    np.testing.assert_array_equal(features.pooled[0], whole.pooled[0])
+    np.testing.assert_array_equal(features.pooled[1], 0)
+    assert not np.allclose(whole.pooled, whole.tokens[:, -1])  # the linear layer
+    with pytest.raises(ConfigError, match="attend_padding: is on, but pooling 'eos'"):
+        encode(IDS, attend_padding=True, pooling="eos", eos_id=7)
+
+
+@pytest.mark.parametrize("position", ["rotary", "relative", "sinusoidal"])
+def test_positions_are_told_apart_at_any_length(position):
+    same = jnp.full((1, 300), 4)
+    features = encode(jnp.where(jnp.arange(300) == 150, 5, same), position=position)
+    assert not np.allclose(features.tokens[0, 149], features.tokens[0, 151], atol=1e-5)

@@ -122,8 +122,8 @@ def test_what_cudnn_is_given(monkeypatch, lengths, causal):
     plain = jax.nn.dot_product_attention
     calls = []
 
-    def cudnn(query, key, value, *, mask, is_causal, implementation):
-        assert implementation == "cudnn"
+    def cudnn(query, key, value, *, bias, mask, is_causal, implementation):
+        assert implementation == "cudnn" and bias is None
         assert query.shape[1] % 2 == key.shape[1] % 2 == 0
         assert mask.shape[2:] == (query.shape[1], key.shape[1])
         calls.append(mask)

@@ -8,7 +8,9 @@ from mmjax.errors import ConfigError
 from mmjax.layers.position import (
     LearnedPositions,
     LearnedPositions2D,
+    RelativeBias,
     resize_positions,
+    rotate,
     sinusoids,
     sinusoids_2d,
 )
@@ -67,3 +69,30 @@ def test_grid_positions_are_interpolated_for_another_grid():
     np.testing.assert_array_equal(module.apply(variables, jnp.zeros((1, 2, 3, 4)))[0], table)
     larger = module.apply(variables, jnp.zeros((1, 4, 6, 4)))[0]
     np.testing.assert_array_equal(larger, resize_positions(table, 4, 6))
+
+
+def test_rotation_by_hand_and_by_distance():
+    """Width 2: position t turns a vector by t radians; only the distance matters to a dot product."""
+    heads = jnp.broadcast_to(jnp.array([1.0, 0.0]), (1, 4, 1, 2))
+    turned = rotate(heads)
+    np.testing.assert_allclose(
+        turned[0, :, 0], np.stack([np.cos(range(4)), np.sin(range(4))], axis=1), atol=1e-6
+    )
+    query, key = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
+    dots = [
+        float(jnp.sum(rotate(query, jnp.array([[5 + shift]])) * rotate(key, jnp.array([[2 + shift]]))))
+        for shift in (0, 40)
+    ]
+    np.testing.assert_allclose(dots[0], dots[1], rtol=1e-4)
+    with pytest.raises(ConfigError, match="head_width: got 3, expected an even number"):
+        rotate(jnp.zeros((1, 2, 1, 3)))
+
+
+def test_relative_buckets():
+    """Exact up to a quarter of the buckets, wider and wider beyond; keys that come later apart."""
+    bias = RelativeBias(heads=1, buckets=8, max_distance=16)
+    table = jnp.arange(8.0)[:, None]
+    got = bias.apply({"params": {"table": table}}, 1, 40)[0, 0, 0]
+    assert got[:2].tolist() == [0, 5] and got[-1] == 7 and bool((jnp.diff(got[1:]) >= 0).all())
+    back = bias.apply({"params": {"table": table}}, 40, 1)[0, 0, :, 0]
+    assert back[:3].tolist() == [0, 1, 2] and back[-1] == 3

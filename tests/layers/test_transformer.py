@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mmjax.layers.transformer import BlockSettings, Transformer, TransformerBlock, transformer_blocks
+from mmjax.layers.stacking import stack_blocks, unstack_blocks
+from mmjax.layers.transformer import BlockSettings, Transformer, TransformerBlock, drop_path_rates
 
 SETTINGS = BlockSettings(width=16, heads=2, mlp_width=24)
 
@@ -95,12 +96,12 @@ def test_remat_equals_no_remat(x, mask):
 
 
 def test_drop_path_grows_with_depth_and_drops_whole_rows():
-    blocks = transformer_blocks(3, SETTINGS, drop_path=0.4)
-    assert [block.drop_path for block in blocks] == [0.0, 0.2, 0.4]
-    block = TransformerBlock(SETTINGS, drop_path=0.5)
+    assert drop_path_rates(3, 0.4) == [0.0, 0.2, 0.4]
+    assert drop_path_rates(1, 0.4) == [0.0]
+    block = TransformerBlock(SETTINGS)
     x = jax.random.normal(jax.random.key(2), (64, 2, 16))
     variables = jax.jit(block.init)(jax.random.key(0), x)
-    y = block.apply(variables, x, None, True, rngs={"dropout": jax.random.key(1)})
+    y = block.apply(variables, x, None, True, drop_path=0.5, rngs={"dropout": jax.random.key(1)})
     untouched = np.all(y == x, axis=(1, 2)).mean()
     assert 0.1 < untouched < 0.4  # both branches dropped: 1/4
 
@@ -134,3 +135,61 @@ def test_compiled_step_grows_evenly_with_depth():
 
     two, four, eight = (instructions(depth) for depth in (2, 4, 8))
     assert eight - four < 1.1 * 2 * (four - two)
+
+
+@pytest.mark.parametrize("variant", ["pre", "post", "causal", "cross"])
+def test_scanned_is_unrolled(variant, x, mask):
+    """One scanned block over stacked parameters gives what the blocks one by one give, and their gradient."""
+    settings = dataclasses.replace(SETTINGS, **VARIANTS[variant])
+    arguments = (x, mask, False, *([x + 1.0, mask] if settings.cross_attention else []))
+    unrolled = Transformer(3, settings)
+    variables = jax.jit(unrolled.init, static_argnums=3)(jax.random.key(1), *arguments)
+    stacked = {"params": stack_blocks(variables["params"])}
+
+    def total(variables, module):
+        return jnp.sin(module.apply(variables, *arguments)).sum()
+
+    expected = jax.jit(jax.value_and_grad(total), static_argnums=1)(variables, unrolled)
+    for remat in (False, True):
+        scanned = Transformer(3, settings, scan=True, remat=remat)
+        shapes = jax.eval_shape(lambda key, m=scanned: m.init(key, *arguments), jax.random.key(1))
+        assert jax.tree.map(jnp.shape, stacked) == jax.tree.map(lambda s: s.shape, shapes)
+        value, gradient = jax.jit(jax.value_and_grad(total), static_argnums=1)(stacked, scanned)
+        np.testing.assert_allclose(value, expected[0], rtol=1e-4, atol=1e-5)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+            unstack_blocks(gradient["params"]),
+            expected[1]["params"],
+        )
+
+
+def test_scanned_drops_by_depth():
+    """The first block drops nothing, the last one everything: only its branches are gone."""
+    x = jax.random.normal(jax.random.key(2), (2, 3, 16))
+    one, two = (Transformer(depth, SETTINGS, drop_path=0.999, scan=True) for depth in (1, 2))
+    variables = jax.jit(two.init)(jax.random.key(0), x)
+    first = jax.tree.map(lambda a: a[:1], variables["params"]["blocks"])
+    expected = one.apply({"params": {**variables["params"], "blocks": first}}, x)
+    got = two.apply(variables, x, None, True, rngs={"dropout": jax.random.key(1)})
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_stacks_are_taken_apart_and_put_together():
+    leaf = np.arange(6.0).reshape(3, 2)
+    unrolled = {"a": {f"blocks_{i}": {"w": leaf[i]} for i in range(3)}, "norm": leaf}
+    stacked = stack_blocks(unrolled)
+    assert list(stacked["a"]) == ["blocks"]
+    np.testing.assert_array_equal(stacked["a"]["blocks"]["w"], leaf)
+    jax.tree.map(np.testing.assert_array_equal, unstack_blocks(stacked), unrolled)
+    with pytest.raises(ValueError, match="layers differ"):
+        stack_blocks({"blocks_0": {"w": leaf}, "blocks_1": {"w": leaf[0]}})
+
+
+def test_a_bias_is_added_to_the_scores(x):
+    block = TransformerBlock(SETTINGS)
+    variables = jax.jit(block.init)(jax.random.key(1), x)
+    only_self = jnp.where(jnp.eye(4, dtype=bool), 0.0, -1e9)[None, None]
+    mask = jnp.eye(4, dtype=bool)[None, None]
+    np.testing.assert_allclose(
+        block.apply(variables, x, bias=only_self), block.apply(variables, x, mask), rtol=1e-5, atol=1e-5
+    )

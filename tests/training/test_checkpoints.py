@@ -13,6 +13,7 @@ import toy
 from saved_states import assert_same_bits, data_file, flip_a_bit, host_state, on_mesh
 
 from mmjax.errors import ConfigError, DataError
+from mmjax.layers.stacking import stack_blocks
 from mmjax.parallel.placement import named_leaves
 from mmjax.training import checkpoint_files
 from mmjax.training.checkpoints import Checkpoints, merge_params, restore_params
@@ -311,3 +312,13 @@ def test_two_processes_save_and_restore_together(tmp_path):
     for process, output in zip(processes, outputs, strict=True):
         assert process.returncode == 0 and output.rstrip().endswith("done"), output
     assert checkpoint_files.complete_steps(tmp_path) == [3]
+
+
+def test_parameters_are_taken_from_layers_stacked_or_not():
+    one_by_one = {"image_encoder": {f"blocks_{i}": {"w": np.full(2, i, np.float32)} for i in range(3)}}
+    stacked = stack_blocks(one_by_one)
+    for target, source in ((one_by_one, stacked), (stacked, one_by_one)):
+        fresh = jax.tree.map(np.zeros_like, target)
+        merged, report = merge_params(fresh, source)
+        jax.tree.map(np.testing.assert_array_equal, merged, target)
+        assert not report.fresh and not report.unused

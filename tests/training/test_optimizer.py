@@ -7,6 +7,7 @@ import toy
 
 from mmjax import components
 from mmjax.errors import ConfigError
+from mmjax.layers.stacking import stack_blocks, unstack_blocks
 from mmjax.parallel.placement import named_leaves
 from mmjax.training import optimizer
 from mmjax.training.state import abstract_params
@@ -182,6 +183,20 @@ def test_layer_decay_counts_from_the_top_of_each_encoder():
         "audio_encoder/conv_0/kernel": 1.0,  # no blocks, so nothing to count
         "fusion/blocks_0/norm/scale": 1.0,
     }
+
+
+def test_layer_decay_of_stacked_layers_is_that_of_layers_one_by_one():
+    one_by_one = {f"blocks_{i}": {"w": np.ones((2,)), "k": np.ones((2, 3))} for i in range(3)}
+    params = {"image_encoder": {"patch": np.ones(4), **one_by_one}, "head": np.ones(1)}
+    settings = section(layer_decay=0.5)
+    expected = optimizer.learning_rate_factors(settings, params)
+    stacked = optimizer.learning_rate_factors(settings, stack_blocks(params))
+    whole = jax.tree.map(np.broadcast_to, stacked, jax.tree.map(np.shape, stack_blocks(params)))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        unstack_blocks(whole),
+        jax.tree.map(lambda factor, p: np.full(p.shape, factor), expected, params),
+    )
 
 
 def test_layer_decay_without_layers():
