@@ -14,6 +14,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
+from absl import flags as absl_flags
 from absl import logging
 
 from mmjax import components, config
@@ -87,6 +88,8 @@ def dispatch(argv: Sequence[str]) -> int:
 
 def _set_up_logging() -> None:
     """Our own messages with the time of day; of libraries only warnings."""
+    if not absl_flags.FLAGS.is_parsed():  # they are not used here, of which absl's log would complain
+        absl_flags.FLAGS.mark_as_parsed()
     logging.use_absl_handler()
     logging.set_verbosity(logging.INFO)
     handler = logging.get_absl_handler()

@@ -185,6 +185,25 @@ def test_a_process_says_it_in_one_line_too():
     assert done.stderr.startswith("error: 'trian' is not a verb") and done.stderr.count("\n") == 1
 
 
+def test_the_log_holds_our_lines_and_the_warnings_of_libraries():
+    program = """
+import logging
+from absl import logging as absl_logging
+from mmjax.__main__ import _set_up_logging
+from mmjax.training import workdir
+_set_up_logging()
+absl_logging.info("a library's chatter")
+absl_logging.warning("a library's warning")
+exec(compile("absl_logging.info('ours')", workdir.__file__, "exec"))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    lines = [line.partition(" ")[2] for line in done.stderr.splitlines()]  # after the time
+    assert lines == ["a library's warning", "ours"]
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
     [

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, features
 
 from mmjax.data.datasets import DATASETS
 from mmjax.data.datasets.openmoji import OpenMoji
-from mmjax.data.datasets.openmoji_builder import _Pen, concept_key
+from mmjax.data.datasets.openmoji_builder import OpenMojiBuilder, _Pen, concept_key
 from mmjax.errors import ConfigError, DataError
 
 SIZE = 16  # the drawings are made for any size; small ones are quick
@@ -41,6 +41,15 @@ def pixels(record):
     image = Image.open(io.BytesIO(record["image"]))
     assert image.format == "PNG" and image.mode == "RGB"
     return np.asarray(image).astype(int)
+
+
+def test_no_size_is_a_custom_one_that_tfds_warns_of(tmp_path, caplog):
+    for size in (8, SIZE):
+        builder = OpenMojiBuilder(config=f"{size}px", data_dir=tmp_path)
+        assert builder.builder_config.image_size == size
+        assert builder.info.features["image"].shape == (size, size, 3)
+        assert builder.info.full_name == f"openmoji/{size}px/1.0.0"
+    assert [record.getMessage() for record in caplog.records] == []
 
 
 def test_counts(sources, everything):

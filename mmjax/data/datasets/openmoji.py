@@ -60,7 +60,7 @@ class OpenMoji:
         from mmjax.data import tfds_source
         from mmjax.data.datasets import openmoji_builder
 
-        config = openmoji_builder.OpenMojiConfig(self.image_size)
+        config = f"{self.image_size}px"
         tfds_source.prepare(
             lambda place: openmoji_builder.OpenMojiBuilder(config=config, data_dir=place), data_dir
         )

@@ -7,6 +7,7 @@ subgroups and short names.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.resources
 import io
@@ -61,6 +62,12 @@ class OpenMojiBuilder(tfds.core.GeneratorBasedBuilder):
 
     name = "openmoji"
     VERSION = tfds.core.Version(openmoji.VERSION)
+
+    @classmethod
+    @functools.cache
+    def get_builder_config(cls, name: str, version: str | None = None) -> OpenMojiConfig:
+        """The config `<size>px`. Every size is one of ours, so TFDS does not warn of a custom one."""
+        return OpenMojiConfig(int(name.removesuffix("px")))
 
     def _info(self) -> tfds.core.DatasetInfo:
         size = self.builder_config.image_size
