@@ -86,7 +86,10 @@ def test_dropout_acts_in_training_only(head):
     assert np.abs(noisy - quiet).max() > 0.01
 
 
-def late(combine, image, text, *, image_present=True, text_present=True, probability="softmax"):
+COMBINATIONS = ["mean_probability", "mean_logit", "product", "weighted_probability", "weighted_product"]
+
+
+def late(combine, image, text, *, image_present=True, text_present=True, probability="softmax", weights=None):
     """The combined logits of one row whose two classifiers give `image` and `text`."""
 
     def entry(logits, present):
@@ -97,7 +100,11 @@ def late(combine, image, text, *, image_present=True, text_present=True, probabi
     head = LateClassifier("kind", ["image", "text"], n, combine, probability)
     identity = {"kernel": jnp.eye(n), "bias": jnp.zeros(n)}
     features = {"image": entry(image, image_present), "text": entry(text, text_present)}
-    return head.apply({"params": {"image_logits": identity, "text_logits": identity}}, features)[0]
+    params = {"image_logits": identity, "text_logits": identity}
+    if combine.startswith("weighted"):
+        image_weight, text_weight = weights or (0.25, 0.75)
+        params |= {"image_weight": jnp.log(image_weight), "text_weight": jnp.log(text_weight)}
+    return head.apply({"params": params}, features)[0]
 
 
 IMAGE, TEXT = [2.0, 0.0, -1.0], [-1.0, 1.0, 0.5]
@@ -116,17 +123,47 @@ def test_late_fusion_of_probabilities_logits_and_experts():
     np.testing.assert_allclose(_softmax(product), image * text / (image * text).sum(), rtol=1e-5)
 
 
+def test_late_fusion_with_weights():
+    image, text = _softmax(IMAGE), _softmax(TEXT)
+    mean = late("weighted_probability", IMAGE, TEXT)
+    np.testing.assert_allclose(_softmax(mean), 0.25 * image + 0.75 * text, rtol=1e-5)
+    product = image**0.25 * text**0.75
+    weighted = late("weighted_product", IMAGE, TEXT)
+    np.testing.assert_allclose(_softmax(weighted), product / product.sum(), rtol=1e-5)
+
+
+def test_weights_start_equal():
+    for weighted, equal in (("weighted_probability", "mean_probability"), ("weighted_product", "mean_logit")):
+        logits, variables = run(LateClassifier("kind", ["image", "text"], 3, weighted))
+        params = {name: p for name, p in variables["params"].items() if not name.endswith("_weight")}
+        expected = LateClassifier("kind", ["image", "text"], 3, equal).apply(
+            {"params": params}, make_features()
+        )
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("combine", ["weighted_probability", "weighted_product"])
+def test_weights_are_trained(combine):
+    head = LateClassifier("kind", ["image", "text"], 3, combine)
+    _, variables = run(head)
+    loss = jax.jit(jax.grad(lambda v: (head.apply(v, make_features()) ** 2).sum()))
+    gradient = loss(variables)["params"]
+    assert gradient["image_weight"] != 0 and gradient["text_weight"] != 0
+
+
 def test_late_fusion_of_independent_labels():
     def sigmoid(x):
         return 1 / (1 + np.exp(-np.asarray(x)))
 
     mean = late("mean_probability", IMAGE, TEXT, probability="sigmoid")
     np.testing.assert_allclose(sigmoid(mean), (sigmoid(IMAGE) + sigmoid(TEXT)) / 2, rtol=1e-5)
+    weighted = late("weighted_probability", IMAGE, TEXT, probability="sigmoid")
+    np.testing.assert_allclose(sigmoid(weighted), 0.25 * sigmoid(IMAGE) + 0.75 * sigmoid(TEXT), rtol=1e-5)
     extreme = late("mean_probability", [90.0], [90.0], probability="sigmoid")
     np.testing.assert_allclose(extreme, [90.0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("combine", ["mean_probability", "mean_logit", "product"])
+@pytest.mark.parametrize("combine", COMBINATIONS)
 def test_late_fusion_leaves_out_what_is_missing(combine):
     alone = late(combine, IMAGE, [np.nan] * 3, text_present=False)
     np.testing.assert_allclose(_softmax(alone), _softmax(IMAGE), rtol=1e-5)
@@ -134,7 +171,7 @@ def test_late_fusion_leaves_out_what_is_missing(combine):
     assert nothing.tolist() == [0.0, 0.0, 0.0]
 
 
-@pytest.mark.parametrize("combine", ["mean_probability", "mean_logit", "product"])
+@pytest.mark.parametrize("combine", COMBINATIONS)
 def test_late_fusion_does_not_depend_on_the_order_of_its_entries(combine):
     head = LateClassifier("kind", ["image", "text"], 3, combine)
     logits, variables = run(head)
@@ -142,8 +179,9 @@ def test_late_fusion_does_not_depend_on_the_order_of_its_entries(combine):
     np.testing.assert_allclose(turned.apply(variables, make_features()), logits, rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_of_late_fusion_are_finite_where_all_is_missing():
-    head = LateClassifier("kind", ["image", "text"], 3)
+@pytest.mark.parametrize("combine", ["mean_probability", "weighted_probability"])
+def test_gradients_of_late_fusion_are_finite_where_all_is_missing(combine):
+    head = LateClassifier("kind", ["image", "text"], 3, combine)
     _, variables = run(head)
     gradient = jax.grad(lambda v: (head.apply(v, make_features()) ** 2).sum())(variables)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

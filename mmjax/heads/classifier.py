@@ -47,13 +47,18 @@ class LateClassifier(nn.Module):
 
     With l_i the logits from entry i and P the entries an example has, the output is
 
-        mean_probability   logits of 1/|P| sum_{i in P} p(l_i)        the sum rule
-        mean_logit         1/|P| sum_{i in P} l_i
-        product            sum_{i in P} l_i, that is logits of prod_{i in P} p(l_i), normalised: a
-                           product of experts (Hinton 2002, Neural Computation 14(8))
+        mean_probability       logits of 1/|P| sum_{i in P} p(l_i)    the sum rule
+        mean_logit             1/|P| sum_{i in P} l_i
+        product                sum_{i in P} l_i, that is logits of prod_{i in P} p(l_i), normalised:
+                               a product of experts (Hinton 2002, Neural Computation 14(8))
+        weighted_probability   logits of sum_{i in P} w_i p(l_i)
+        weighted_product       logits of prod_{i in P} p(l_i)^w_i, normalised: a product of experts
+                               with exponents (Cao and Fleet 2014, arXiv:1410.7827, section 3)
 
-    where p is the softmax over classes, or the sigmoid of each. An example with one entry gets that
-    entry's logits (of a softmax, up to a constant); a row without any gets zeros.
+    where p is the softmax over classes, or the sigmoid of each, and w_i = exp(a_i) / sum_{j in P}
+    exp(a_j) are learned weights, of sum 1 over the entries that the example has. They start equal, as
+    `mean_probability` and `mean_logit`. An example with one entry gets that entry's logits (of a
+    softmax, up to a constant); a row without any gets zeros.
 
     Attributes:
       label: what in the batch they predict.
@@ -61,7 +66,7 @@ class LateClassifier(nn.Module):
       num_classes: N; 0 is filled from the data's class names of `label`.
       combine: as above.
       probability: 'softmax' for classes that exclude each other, 'sigmoid' where several may be
-        right at once; only `mean_probability` depends on it.
+        right at once; only the sums of probabilities depend on it.
       dropout: rate on the pooled vectors, in training.
       dtype: what it computes in; the logits are float32.
     """
@@ -69,7 +74,9 @@ class LateClassifier(nn.Module):
     label: str
     reads: Sequence[str]
     num_classes: int = 0
-    combine: Literal["mean_probability", "mean_logit", "product"] = "mean_probability"
+    combine: Literal[
+        "mean_probability", "mean_logit", "product", "weighted_probability", "weighted_product"
+    ] = "mean_probability"
     probability: Literal["softmax", "sigmoid"] = "softmax"
     dropout: float = 0.0
     dtype: Any = jnp.float32
@@ -87,17 +94,28 @@ class LateClassifier(nn.Module):
     def _combine(self, logits: Float[Array, "B M N"], present: Bool[Array, "B M"]) -> Float[Array, "B N"]:
         nothing = ~present.any(axis=1, keepdims=True)
         where = (present | nothing)[:, :, None]  # a mean over nothing would be NaN
-        if self.combine == "mean_logit":
-            combined = logits.mean(axis=1, where=where)
-        elif self.combine == "product":
+        if self.combine == "product":
             combined = logits.sum(axis=1, where=where)
-        elif self.probability == "softmax":
-            combined = _log_mean_exp(nn.log_softmax(logits), where)
         else:
-            yes, no = nn.log_sigmoid(logits), nn.log_sigmoid(-logits)
-            combined = _log_mean_exp(yes, where) - _log_mean_exp(no, where)
+            weights = self._weights(where)
+            if self.combine in ("mean_logit", "weighted_product"):
+                combined = (weights * logits).sum(axis=1, where=where)
+            elif self.probability == "softmax":
+                combined = _log_mean_exp(nn.log_softmax(logits), weights)
+            else:
+                yes, no = nn.log_sigmoid(logits), nn.log_sigmoid(-logits)
+                combined = _log_mean_exp(yes, weights) - _log_mean_exp(no, weights)
         return jnp.where(nothing, 0.0, combined)
 
+    def _weights(self, where: Bool[Array, "B M 1"]) -> Float[Array, "B M 1"]:
+        """Of sum 1 over the entries in `where`, 0 elsewhere; learned or equal."""
+        scores = jnp.zeros(len(self.reads), jnp.float32)
+        if self.combine.startswith("weighted"):
+            scores = jnp.stack(
+                [self.param(f"{name}_weight", nn.initializers.zeros, (), jnp.float32) for name in self.reads]
+            )
+        return nn.softmax(jnp.broadcast_to(scores[:, None], where.shape), axis=1, where=where)
 
-def _log_mean_exp(x, where):
-    return jax.nn.logsumexp(x, axis=1, where=where) - jnp.log(where.sum(axis=1))
+
+def _log_mean_exp(x, weights):
+    return jax.nn.logsumexp(x, axis=1, b=weights)
