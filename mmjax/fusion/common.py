@@ -7,12 +7,15 @@ dictionary: JAX sorts dictionaries at every transformation, so no other order wo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmjax.components import suggestion
 from mmjax.errors import ConfigError
 from mmjax.layers.pooling import zero_absent
 from mmjax.types import Features
@@ -38,7 +41,10 @@ def silence(features: Features) -> Features:
 
 
 def gather(
-    tokens: Sequence[Float[Array, "B _ D"]], streams: Mapping[str, Features], pooled: Float[Array, "B D"]
+    tokens: Sequence[Float[Array, "B _ D"]],
+    streams: Mapping[str, Features],
+    pooled: Float[Array, "B D"],
+    own: Float[Array, "B _ D"] | None = None,
 ) -> Features:
     """The entry 'fused': the streams' tokens one after another, and a vector per example.
 
@@ -46,10 +52,16 @@ def gather(
       tokens: `[B, L_i, D]` per stream, in the order of `streams`.
       streams: what the fusion was given, for the masks.
       pooled: `[B, D]`; rows in which every stream is missing are set to zero.
+      own: tokens of the fusion itself (a class token, learned queries), which stand in front; real
+        wherever the example has any stream.
     """
     mask = jnp.concatenate([f.mask for f in streams.values()], axis=1)
+    pooled = zero_absent(pooled, mask)
+    if own is not None:
+        has_any = jnp.broadcast_to(mask.any(axis=1, keepdims=True), own.shape[:2])
+        tokens, mask = [own, *tokens], jnp.concatenate([has_any, mask], axis=1)
     joined = jnp.where(mask[:, :, None], jnp.concatenate(tokens, axis=1), 0)
-    return Features(tokens=joined, mask=mask, pooled=zero_absent(pooled, mask))
+    return Features(tokens=joined, mask=mask, pooled=pooled)
 
 
 def stream_tokens(features: Mapping[str, Features], stream: str) -> Float[Array, "B L D"]:
@@ -79,3 +91,67 @@ def stream_tokens(features: Mapping[str, Features], stream: str) -> Float[Array,
 def present(streams: Mapping[str, Features]) -> jax.Array:
     """bool `[B, M]`: which stream each example has, in the order of `streams`."""
     return jnp.stack([f.present for f in streams.values()], axis=1)
+
+
+class TypedTokens(nn.Module):
+    """The tokens of every stream at one width, each with the learned vector of its stream added.
+
+    That vector is the modality-type embedding of ViLT (Kim et al. 2021, arXiv:2102.03334, section
+    3.1), and stands for the bias of the projection too.
+
+    Attributes:
+      width: D.
+      dtype: what it computes in.
+    """
+
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, streams: dict[str, Features]) -> dict[str, Float[Array, "B _ {self.width}"]]:
+        embedded = {}
+        for name, stream in streams.items():
+            project = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name=f"{name}_projection")
+            init = nn.initializers.normal(0.02)
+            kind = self.param(f"{name}_type", init, (self.width,), jnp.float32)
+            embedded[name] = project(stream.tokens) + kind.astype(self.dtype)
+        return embedded
+
+
+class LearnedTokens(nn.Module):
+    """Learned vectors, the same in every example: a class token, queries, bottlenecks.
+
+    They start on the scale of the projected tokens beside them, to which BERT, ViLT and Q-Former
+    normalise theirs. Much smaller ones would leave the first sums to rounding in 16 bits.
+
+    Attributes:
+      count: how many.
+      width: D.
+      dtype: of the result.
+    """
+
+    count: int
+    width: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, batch: int) -> Float[Array, "{batch} {self.count} {self.width}"]:
+        init = nn.initializers.normal(1.0)
+        vectors = self.param("vectors", init, (self.count, self.width), jnp.float32)
+        return jnp.broadcast_to(vectors.astype(self.dtype), (batch, self.count, self.width))
+
+
+def check_stream(key: str, name: str, streams: Collection[str]) -> None:
+    """Raises ConfigError unless the setting `key` names one of the streams."""
+    if name not in streams:
+        raise ConfigError(
+            f"model.fusion.{key}: got '{name}'{suggestion(name, streams)}, "
+            f"expected one of the streams: {', '.join(sorted(streams))}"
+        )
+
+
+def check_positive(**settings: int) -> None:
+    """Raises ConfigError unless every setting is at least 1."""
+    for key, value in settings.items():
+        if value < 1:
+            raise ConfigError(f"model.fusion.{key}: got {value}, expected a whole number from 1 on")

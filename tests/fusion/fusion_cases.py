@@ -30,27 +30,37 @@ def features(streams=ALL, batch=8, seed=0, missing=True):
     return made
 
 
-def small(name, **settings):
-    """The fusion `name` at a size that compiles fast."""
+# Tokens of the fusion's own in front of the streams' ones.
+OWN_TOKENS = {"merged_attention": 1, "cross_attention": 1, "perceiver_resampler": 2, "q_former": 2}
+
+# Some of whose parameters only the fused tokens depend on, not the fused vector.
+TOKENS_TOO = {"q_former"}
+
+
+def small(name, streams=ALL, **settings):
+    """The fusion `name` at a size that compiles fast; a stream it must name is the last."""
     cls = components.table("fusions")[name]
     sizes = {"width": 8, "depth": 1, "heads": 2, "mlp_width": 16, "hidden": [12]}
+    sizes |= {"stream_width": 3, "rank": 2, "factors": 2, "queries": 2}
+    sizes |= {"query": streams[-1], "text": streams[-1]} if streams else {"query": "text"}
     return cls(**{key: value for key, value in sizes.items() if key in components.fields(cls)} | settings)
 
 
 @functools.cache
 def variables(name, streams=ALL):
     """Initial variables, made once for all tests: compiling takes longer than computing."""
-    return jax.jit(small(name).init)(jax.random.key(1), features(streams))
+    return jax.jit(small(name, streams).init)(jax.random.key(1), features(streams))
 
 
 @functools.cache
-def _jitted(name):
-    return jax.jit(small(name).apply)
+def _jitted(name, streams):
+    return jax.jit(small(name, streams).apply)
 
 
 def apply(name, given):
     """The fused features of `given`, by the fusion `name` with its initial variables."""
-    return _jitted(name)(variables(name, tuple(sorted(given))), given)
+    streams = tuple(sorted(given))
+    return _jitted(name, streams)(variables(name, streams), given)
 
 
 @functools.cache
@@ -60,6 +70,9 @@ def step(name):
     def loss(variables, given):
         fused = small(name).apply(variables, given)
         factors = jax.random.normal(jax.random.key(9), fused.pooled.shape)
-        return (fused.pooled * factors).sum(), fused
+        total = (fused.pooled * factors).sum()
+        if name in TOKENS_TOO:
+            total = total + jnp.square(fused.tokens).mean()
+        return total, fused
 
     return jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -95,18 +95,6 @@ def test_rematerialisation_changes_nothing():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), recomputed, kept)
 
 
-def test_the_names_of_the_streams_carry_no_meaning():
-    def rename(tree):
-        is_dict = isinstance(tree, dict)
-        return {k.replace("audio", "zebra"): rename(v) for k, v in tree.items()} if is_dict else tree
-
-    given = cases.features()
-    variables = cases.variables("co_attention")
-    fused = jax.jit(cases.small("co_attention").apply)(rename(variables), rename(given))
-    expected = cases.apply("co_attention", given)
-    np.testing.assert_allclose(fused.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
-
-
 def test_heads_must_divide_the_width():
     given = cases.features(("image", "text"))
     with pytest.raises(ConfigError, match="heads: got 3, expected a divisor of the width 8"):

@@ -82,14 +82,6 @@ def test_dropout_acts_in_training_only():
     assert np.abs(noisy.pooled - quiet.pooled).max() > 0.01
 
 
-def test_the_names_of_the_streams_carry_no_meaning():
-    given, fusion = cases.features(), Concat(width=3, hidden=[4])
-    variables = jax.jit(fusion.init)(jax.random.key(0), given)
-    renamed = {key.replace("audio", "zebra"): value for key, value in variables["params"].items()}
-    fused = fusion.apply({"params": renamed}, {k.replace("audio", "zebra"): f for k, f in given.items()})
-    np.testing.assert_allclose(fused.pooled, fusion.apply(variables, given).pooled, rtol=1e-5, atol=1e-6)
-
-
 def test_tokens_of_an_unknown_stream_are_an_error():
     given = cases.features()
     with pytest.raises(ConfigError, match="got stream 'txt', expected one of: audio, image, text"):

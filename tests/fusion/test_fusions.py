@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mmjax.errors import ConfigError
 from mmjax.fusion import FUSIONS
+from mmjax.fusion.common import stream_tokens
 from mmjax.parallel import placement
 from mmjax.types import Features
 
@@ -27,8 +28,8 @@ def assert_close(a, b, **tolerances):
 @pytest.mark.parametrize("streams", SUBSETS, ids="+".join)
 def test_shapes_for_any_number_of_streams(name, streams):
     given = cases.features(streams)
-    fused = jax.eval_shape(cases.small(name).init_with_output, jax.random.key(0), given)[0]
-    length = sum(cases.SIZES[s][0] for s in streams)
+    fused = jax.eval_shape(cases.small(name, streams).init_with_output, jax.random.key(0), given)[0]
+    length = cases.OWN_TOKENS.get(name, 0) + sum(cases.SIZES[s][0] for s in streams)
     assert fused.tokens.shape == (8, length, 8)
     assert fused.mask.shape == (8, length)
     assert fused.pooled.shape == (8, 8)
@@ -38,7 +39,9 @@ def test_shapes_for_any_number_of_streams(name, streams):
 def test_the_mask_is_that_of_the_streams_and_what_it_hides_is_zeros(name):
     given = cases.features()
     fused = cases.apply(name, given)
-    np.testing.assert_array_equal(fused.mask, np.concatenate([f.mask for f in given.values()], axis=1))
+    theirs = np.concatenate([f.mask for f in given.values()], axis=1)
+    own = np.repeat(theirs.any(axis=1, keepdims=True), cases.OWN_TOKENS.get(name, 0), axis=1)
+    np.testing.assert_array_equal(fused.mask, np.concatenate([own, theirs], axis=1))
     tokens, mask = np.asarray(fused.tokens), np.asarray(fused.mask)
     assert not tokens[~mask].any()
     assert np.abs(tokens[mask]).max(axis=1).min() > 0
@@ -90,10 +93,49 @@ def test_a_row_with_one_stream_depends_on_it_alone(name):
 
 
 @every_fusion
-def test_the_fused_vector_alone_trains_every_parameter(name):
+def test_the_fused_vector_trains_every_parameter(name):  # but see `cases.TOKENS_TOO`
     gradient = cases.step(name)(cases.variables(name), cases.features())[1]
     for path, leaf in placement.named_leaves(gradient):
         assert np.abs(leaf).max() > 0, path
+
+
+def rename(tree, old, new):
+    """A dictionary of dictionaries in whose keys `old` is `new`."""
+    is_dict = isinstance(tree, dict)
+    return {k.replace(old, new): rename(v, old, new) for k, v in tree.items()} if is_dict else tree
+
+
+# The others have one matrix over the streams in order.
+@pytest.mark.parametrize("name", [name for name in FUSIONS if name not in ("gated", "tensor")])
+def test_the_order_of_the_streams_does_not_matter(name):
+    given = cases.features()
+    renamed = {key.replace("audio", "zebra"): value for key, value in given.items()}
+    variables = rename(cases.variables(name), "audio", "zebra")
+    fused, expected = jax.jit(cases.small(name).apply)(variables, renamed), cases.apply(name, given)
+    np.testing.assert_allclose(fused.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
+    for stream in ("image", "text"):
+        turned = stream_tokens(renamed | {"fused": fused}, stream)
+        tokens = stream_tokens(given | {"fused": expected}, stream)
+        np.testing.assert_allclose(turned, tokens, rtol=1e-4, atol=1e-5)
+
+
+# `concat` has a vector for what is missing, and the others have one matrix over all streams.
+@pytest.mark.parametrize("name", [name for name in FUSIONS if name not in ("concat", "gated", "tensor")])
+def test_a_stream_that_is_missing_everywhere_is_as_if_it_were_not_there(name):
+    def without_audio(tree):
+        is_dict = isinstance(tree, dict)
+        return {k: without_audio(v) for k, v in tree.items() if "audio" not in k} if is_dict else tree
+
+    given = cases.features()
+    hidden = given["audio"].replace(mask=jnp.zeros_like(given["audio"].mask))
+    fused = cases.apply(name, given | {"audio": hidden})
+    variables, rest = without_audio(cases.variables(name)), {s: given[s] for s in ("image", "text")}
+    expected = jax.jit(cases.small(name).apply)(variables, rest)
+    np.testing.assert_allclose(fused.pooled, expected.pooled, rtol=1e-5, atol=1e-6)
+    for stream in rest:
+        tokens = stream_tokens(rest | {"fused": expected}, stream)
+        shown = stream_tokens(given | {"fused": fused}, stream)
+        np.testing.assert_allclose(shown, tokens, rtol=1e-5, atol=1e-6)
 
 
 @every_fusion

@@ -1,0 +1,111 @@
+"""Perceiver resampler: a fixed number of learned queries look at all tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from mmjax.fusion import common
+from mmjax.layers.attention import MultiHeadAttention, token_mask
+from mmjax.layers.mlp import MLP
+from mmjax.layers.norms import LayerNorm
+from mmjax.layers.transformer import BlockSettings, Residual
+from mmjax.types import Features
+
+
+class PerceiverResampler(nn.Module):
+    """The Perceiver resampler of Flamingo, Alayrac et al. 2022, arXiv:2204.14198, section 3.1.1.
+
+    With Q `queries` learned vectors, X_s the tokens of stream s, W_s a projection, e_s a learned
+    vector per stream, and LN layer normalisation:
+
+        X     = [W_1 X_1 + e_1; ...; W_M X_M + e_M]
+        Q     <- Q + MultiHead(query LN Q, keys and values [LN X; LN Q])
+        Q     <- Q + MLP(LN Q)                               both lines `depth` times
+        fused = mean of LN Q
+
+    The queries look at the tokens and at each other in one attention. In the paper X are the
+    frames of a video with a learned vector per frame; here they are the tokens of all streams, with
+    one per stream (positions are the encoders' affair), and the cost is linear in their number.
+
+    The fused tokens are the queries, after the last normalisation, then those of the streams in
+    sorted order as they are looked at (X), which have not seen each other. Tokens of a missing stream
+    are seen by none. A row without any stream gives zeros.
+
+    Attributes:
+      width: D inside and of the output.
+      queries: number of learned vectors.
+      depth: number of layers.
+      heads: H, a divisor of the width.
+      mlp_width: F; 0 is 4 D.
+      dropout: rate on each branch, in training.
+      remat: recompute the activations of each layer in the backward pass.
+      dtype: what it computes in.
+    """
+
+    width: int = 512
+    queries: int = 64
+    depth: int = 6
+    heads: int = 8
+    mlp_width: int = 0
+    dropout: float = 0.0
+    remat: Any = False
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, features: dict[str, Features], *, train: bool = False) -> Features:
+        """Features per stream, widths may differ.
+
+        Returns:
+          tokens `[B, queries + sum of L, width]`, pooled `[B, width]`.
+        """
+        streams = common.in_order(features)
+        common.check_positive(depth=self.depth, queries=self.queries)
+        settings = BlockSettings(
+            width=self.width, heads=self.heads, mlp_width=self.mlp_width, dropout=self.dropout
+        )
+        tokens = common.TypedTokens(self.width, self.dtype, name="embed")(streams)
+        context = jnp.concatenate(list(tokens.values()), axis=1)
+        mask = jnp.concatenate([stream.mask for stream in streams.values()], axis=1)
+        learned = common.LearnedTokens(self.queries, self.width, self.dtype, name="learned_queries")
+        queries = learned(len(common.present(streams)))
+        # Argument 4 of __call__ (self is 0) is `train`, a Python bool.
+        layer = nn.remat(ResamplerLayer, static_argnums=(4,)) if self.remat else ResamplerLayer
+        for i in range(self.depth):
+            queries = layer(settings, self.dtype, name=f"layers_{i}")(queries, context, mask, train)
+        queries = LayerNorm(dtype=self.dtype, name="norm")(queries)
+        return common.gather(list(tokens.values()), streams, queries.mean(axis=1), own=queries)
+
+
+class ResamplerLayer(nn.Module):
+    """One layer of `PerceiverResampler`.
+
+    Attributes:
+      settings: width, heads, MLP width and dropout.
+      dtype: what it computes in.
+    """
+
+    settings: BlockSettings
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        queries: Float[Array, "B R D"],
+        context: Float[Array, "B L D"],
+        mask: Bool[Array, "B L"],
+        train: bool = False,
+    ) -> Float[Array, "B R D"]:
+        s = self.settings
+        normed = LayerNorm(dtype=self.dtype, name="query_norm")(queries)
+        context = LayerNorm(dtype=self.dtype, name="context_norm")(context)
+        visible = jnp.concatenate([mask, jnp.ones(queries.shape[:2], bool)], axis=1)
+        attention = MultiHeadAttention(s.width, s.heads, dtype=self.dtype, name="attention")
+        branch = attention(normed, jnp.concatenate([context, normed], axis=1), token_mask(visible))
+        queries = Residual(s, name="attention_residual")(queries, branch, train)
+        mlp = MLP(s.mlp_width or 4 * s.width, dropout=s.dropout, dtype=self.dtype, name="mlp")
+        branch = mlp(LayerNorm(dtype=self.dtype, name="mlp_norm")(queries), train)
+        return Residual(s, name="mlp_residual")(queries, branch, train)
