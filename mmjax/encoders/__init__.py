@@ -6,6 +6,7 @@ are real; images may also take `[B, 1]`, which images are. What is not real chan
 
 from mmjax.encoders.audio_cnn import AudioCNN
 from mmjax.encoders.audio_transformer import AudioTransformer
+from mmjax.encoders.clap_audio import ClapAudio
 from mmjax.encoders.cnn import CNN
 from mmjax.encoders.convnext import ConvNeXt
 from mmjax.encoders.embedding_bag import EmbeddingBag
@@ -26,6 +27,7 @@ ENCODERS = {
     "rnn": RNN,
     "audio_transformer": AudioTransformer,
     "audio_cnn": AudioCNN,
+    "clap_audio": ClapAudio,
     "frame_wise": FrameWise,
     "sequence_reader": SequenceReader,
 }
