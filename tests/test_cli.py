@@ -177,6 +177,20 @@ def test_what_a_user_gets_wrong_is_one_line(run, config_file, arguments, code, e
     assert (found, out) == (code, "")
 
 
+def test_eval_of_a_run_of_another_version(run, tmp_path):
+    """A key that is gone is told as the run's; what came later has its default, and the next thing fails."""
+    config = config_lib.to_dict(tiny.resolved(tiny.plain_config(tmp_path / "rows.jsonl", tmp_path / "data")))
+    del config["remat"]
+    for changes, code, expected in (
+        ({"speed": 9}, 2, "run/config.json: speed: unknown key"),
+        ({}, 3, "manifest.path: no file"),
+    ):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "config.json").write_text(json.dumps(config | changes))
+        found, _, err = run("eval", "--workdir=run")
+        assert (found, err.count("\n")) == (code, 1) and expected in err
+
+
 def test_a_process_says_it_in_one_line_too():
     done = subprocess.run(
         [sys.executable, "-m", "mmjax", "trian"], capture_output=True, text=True, cwd=ROOT, timeout=120

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mmjax import components, schema
+from mmjax import components
 from mmjax.data.loading import data_dir, load_tokenizers
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.data.preprocessing import Preprocessor, read_spec, takes_list
@@ -27,7 +27,7 @@ from mmjax.inference.items import Items, given_items, read_items, read_value
 from mmjax.inference.search import Hit, Index, search
 from mmjax.model import build_model
 from mmjax.training.checkpoints import restore_params
-from mmjax.training.workdir import read_json
+from mmjax.training.workdir import read_config, read_json
 
 
 def load(workdir: pathlib.Path | str, step: int | None = None, *, batch_size: int = 64) -> Run:
@@ -40,9 +40,10 @@ def load(workdir: pathlib.Path | str, step: int | None = None, *, batch_size: in
 
     Raises:
       DataError: this is no run's directory, it has no such checkpoint, or a file of it is damaged.
+      ConfigError: the run was made by a version of the code with other keys.
     """
     workdir = pathlib.Path(workdir).expanduser()
-    config = components.normalise(read_json(workdir / "config.json"), schema.Config, "")
+    config = read_config(workdir)
     spec = read_spec(read_json(workdir / "spec.json"))
     class_names = read_json(workdir / "data.json")["class_names"]
     step, saved = restore_params(workdir / "checkpoints", step)

@@ -16,6 +16,7 @@ from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.evaluation.run import build_evaluators, metric_groups
 from mmjax.reports import write_report
 from mmjax.reproduce.experiment import Experiment, Row
+from mmjax.training import resume
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.loop import train
 from mmjax.training.setup import fill_sizes, load_data
@@ -72,7 +73,7 @@ def check(runs: Sequence[Run]) -> None:
     for run in runs:
         workdir_lib.check_place(run.workdir)
         data = load_data(run.config, run.workdir)
-        workdir_lib.check(run.workdir, fill_sizes(run.config, data), data.facts())
+        resume.check(run.workdir, fill_sizes(run.config, data), data)
 
 
 def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:

@@ -23,6 +23,7 @@ from mmjax.data.prefetch import prefetch
 from mmjax.errors import DataError, NonFiniteError, Preempted
 from mmjax.evaluation.run import build_evaluators, check_metric
 from mmjax.parallel.mesh import batch_sharding
+from mmjax.training import resume
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.checkpoint_files import complete_steps
 from mmjax.training.checkpoints import Checkpoints, merge_model_state, merge_params, restore_params
@@ -51,7 +52,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     data = load_data(config, workdir)
     config = fill_sizes(config, data)
     setup = set_up(config, data)
-    workdir_lib.check(workdir, config, data.facts())
+    resume.check(workdir, config, data)
     if (workdir / workdir_lib.RESULT).is_file():
         logging.info("%s is finished; remove it or choose another --workdir to train again", workdir)
         return workdir_lib.read_json(workdir / workdir_lib.RESULT)

@@ -19,11 +19,12 @@ from mmjax.data import loading
 from mmjax.data.pipeline import TrainPipeline
 from mmjax.errors import ConfigError
 from mmjax.evaluation.run import build_evaluators, check_groups
-from mmjax.model import Model, build_model, fill_from_data, output_shapes
+from mmjax.model import Model, build_model, output_shapes
 from mmjax.model_checks import check_model
 from mmjax.objectives import Objective
 from mmjax.objectives import check as check_objectives
 from mmjax.parallel.mesh import check_batch_size, make_mesh, reader
+from mmjax.training import sizes
 from mmjax.training.optimizer import make_optimizer, trainable
 from mmjax.training.schedules import ToSteps, to_steps
 from mmjax.training.state import TrainState, abstract_params, abstract_state, shardings_of
@@ -129,14 +130,8 @@ def load_data(config: ConfigDict, workdir: pathlib.Path | None) -> loading.Loade
 
 
 def fill_sizes(config: ConfigDict, data: loading.LoadedData) -> ConfigDict:
-    """The config with every size left at 0 taken from the data, see `fill_from_data`."""
-    vocab_sizes = {}
-    for stream, section in config.data.streams.items():
-        for transform in section.eval:
-            if "tokenizer" in transform:
-                vocab_sizes[stream] = data.tokenizers[transform["tokenizer"]].vocab_size
-    class_counts = {label: len(names) for label, names in data.class_names.items()}
-    return ConfigDict(fill_from_data(config_lib.to_dict(config), vocab_sizes, class_counts))
+    """The config with every size left at 0 taken from the data, see `mmjax.training.sizes`."""
+    return sizes.fill(config, data.tokenizers, data.class_names)
 
 
 def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
+from mmjax import components, schema
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError, DataError
 
@@ -61,35 +62,20 @@ def check_place(workdir: pathlib.Path) -> None:
         raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
 
 
-def check(workdir: pathlib.Path, config: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Checks that `workdir` is free, or that its run is of this config and on this data.
-
-    Args:
-      workdir: the run's directory.
-      config: resolved, with all sizes filled in.
-      facts: what is known of the data, see `mmjax.data.loading.LoadedData.facts`.
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    """The config of a run, with today's defaults for the keys that were added since.
 
     Raises:
-      ConfigError: it holds a run of another config (the keys that differ are named), or other files.
-      DataError: a data set's content has changed since the run began.
+      DataError: this is no run's directory, or the file is damaged.
+      ConfigError: this version of the code does not have one of its keys, or needs another.
     """
-    check_place(workdir)
-    if not (workdir / CONFIG).is_file():
-        return
-    lines = config_lib.difference(read_json(workdir / CONFIG), config_lib.to_dict(config))
-    same_data_section = not any(line.startswith("data.") for line in lines)
-    if (workdir / DATA).is_file() and same_data_section:
-        changed = config_lib.difference(read_json(workdir / DATA), dict(facts))
-        if changed:
-            raise DataError(
-                f"{workdir}: its data has changed since the run began ({changed[0]}); "
-                "restore the data, or start a new run in another directory"
-            )
-    if lines:
-        shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+    saved = read_json(workdir / CONFIG)
+    try:
+        return components.normalise(saved, schema.Config, "")
+    except ConfigError as error:
         raise ConfigError(
-            f"--workdir={workdir}: holds a run of another config ({shown}); choose another directory"
-        )
+            f"{workdir / CONFIG}: {error}; the run was made by another version of mmjax, use that one"
+        ) from None
 
 
 def write_inputs(
@@ -102,8 +88,9 @@ def write_inputs(
     """Makes `workdir` the directory of this run, with what prediction needs besides the parameters.
 
     Args:
-      workdir: checked by `check`; made where it does not exist.
-      config, facts: see `check`.
+      workdir: checked by `mmjax.training.resume`; made where it does not exist.
+      config: resolved, with all sizes filled in.
+      facts: what is known of the data, see `mmjax.data.loading.LoadedData.facts`.
       spec: shapes and types of one batch, see `mmjax.data.preprocessing.Spec`.
       tokenizers: by name.
 

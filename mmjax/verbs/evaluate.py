@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
-from mmjax.training.workdir import read_json, write_json
+from mmjax.training.workdir import read_config, write_json
 from mmjax.verbs import common
 
 
@@ -35,7 +35,7 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if out is not None and out.exists():
         raise ConfigError(f"--out={out}: is there already; choose another name")
     workdir = pathlib.Path(flags.workdir)
-    read_json(workdir / "config.json")  # which says so where this is no run's directory
+    read_config(workdir)  # which says so where this is no run's directory, or of another version
     config = config_lib.resolve(str(workdir / "config.json"), overrides)
 
     from mmjax.training.evaluate import evaluate_checkpoint

@@ -343,6 +343,22 @@ def test_directories_that_are_no_whole_run_are_told(root, tmp_path):
         mmjax.load(tmp_path / "run")
 
 
+def test_a_run_from_before_a_key_existed_is_read_with_its_default(root, run, tmp_path):
+    shutil.copytree(root / "run", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["model"]["streams"]["text"]["encoder"]["dropout"], config["model"]["heads"]["hue"]["reads"]
+    path.write_text(json.dumps(config))
+    older = mmjax.load(tmp_path / "run", batch_size=run.batch_size)
+    assert older.config == run.config
+    np.testing.assert_array_equal(
+        older.embed(text="red")["text_embedding"], run.embed(text="red")["text_embedding"]
+    )
+    path.write_text(json.dumps(config | {"speed": 9}))
+    with pytest.raises(ConfigError, match="run/config.json: speed: unknown key.*another version of mmjax"):
+        mmjax.load(tmp_path / "run")
+
+
 def test_damaged_weights_are_refused(root, tmp_path):
     shutil.copytree(root / "run", tmp_path / "run")
     files = [

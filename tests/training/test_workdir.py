@@ -1,11 +1,14 @@
 """A run's directory: what may become one, and what is written to it."""
 
+import copy
 import json
 import sys
 import types
 
 import pytest
+import tiny
 
+from mmjax import config as config_lib
 from mmjax.errors import ConfigError, DataError
 from mmjax.training import workdir as workdir_lib
 
@@ -75,34 +78,23 @@ def test_places(tmp_path):
     workdir_lib.check_place(tmp_path)
 
 
-def test_the_same_run_may_go_on(tmp_path):
-    workdir_lib.check(tmp_path, CONFIG, FACTS)
-    write(tmp_path)
-    workdir_lib.check(tmp_path, CONFIG, FACTS)
-    (tmp_path / "data.json").unlink()  # killed before that was written
-    workdir_lib.check(tmp_path, CONFIG, FACTS)
-
-
-def test_another_config_is_named_by_its_keys(tmp_path):
-    write(tmp_path)
-    with pytest.raises(ConfigError, match=r"another config \(optimizer.peak: 0.1 -> 0.2; seed: 0 -> 1\)"):
-        workdir_lib.check(tmp_path, CONFIG | {"seed": 1, "optimizer": {"peak": 0.2}}, FACTS)
-    many = CONFIG | {f"key_{i}": i for i in range(6)}
-    with pytest.raises(ConfigError, match=r"key_0: '\(absent\)' -> 0; .*; and 2 more\)"):
-        workdir_lib.check(tmp_path, many, FACTS)
-
-
-def test_changed_data_is_told_from_another_choice_of_data(tmp_path):
-    write(tmp_path)
-    changed = FACTS | {"fingerprints": {"train": "bb"}}
-    with pytest.raises(DataError, match="data has changed since the run began .fingerprints.train"):
-        workdir_lib.check(tmp_path, CONFIG, changed)
-    # A class more changes sizes in the config too: still, it is the data that changed.
-    with pytest.raises(DataError, match="data has changed"):
-        workdir_lib.check(tmp_path, CONFIG | {"model": {"num_classes": 3}}, changed)
-    other = CONFIG | {"data": {"dir": "", "train": {"type": "openmoji"}}}
-    with pytest.raises(ConfigError, match="data.train.type: 'manifest' -> 'openmoji'"):
-        workdir_lib.check(tmp_path, other, changed)
+def test_a_config_is_read_with_the_defaults_of_what_came_later(tmp_path):
+    resolved = config_lib.to_dict(tiny.resolved(tiny.plain_config(tmp_path / "rows.jsonl", tmp_path)))
+    older = copy.deepcopy(resolved)
+    del (
+        older["remat"],
+        older["optimizer"]["method"]["eps"],
+        older["data"]["streams"]["text"]["train"][1]["value"],
+    )
+    write(tmp_path / "run", older)
+    assert workdir_lib.read_config(tmp_path / "run") == resolved
+    for changes, message in (
+        ({"speed": 9}, "speed: unknown key"),
+        ({"optimizer": {"method": {"type": "adamw"}}}, "optimizer.schedule: is missing"),
+    ):
+        write(tmp_path / "run", older | changes)
+        with pytest.raises(ConfigError, match=rf"run/config.json: {message}.*made by another version"):
+            workdir_lib.read_config(tmp_path / "run")
 
 
 def lines(workdir):

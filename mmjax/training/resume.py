@@ -1,0 +1,71 @@
+"""Whether the run in a directory is the one that a config describes.
+
+The saved config is read with today's defaults: a key that was added since, and is left at its
+default, makes no other run. A key that is gone does, and so does a default that has changed, since a
+saved config has the value that was used then.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mmjax import components, schema
+from mmjax import config as config_lib
+from mmjax.data.loading import LoadedData
+from mmjax.errors import ConfigError, DataError
+from mmjax.training import sizes
+from mmjax.training.workdir import CONFIG, DATA, check_place, read_json
+
+
+def check(workdir: pathlib.Path, config: ConfigDict, data: LoadedData) -> None:
+    """Checks that `workdir` is free, or that its run is of this config and on this data.
+
+    Args:
+      workdir: the run's directory.
+      config: resolved, with all sizes filled in.
+      data: of the config.
+
+    Raises:
+      ConfigError: it holds a run of another config (the keys that differ are named), or other files.
+      DataError: a data set's content has changed since the run began.
+    """
+    check_place(workdir)
+    if not (workdir / CONFIG).is_file():
+        return
+    lines = _difference(workdir, config, data.tokenizers, data.class_names)
+    same_data_section = not any(line.startswith("data.") for line in lines)
+    if (workdir / DATA).is_file() and same_data_section:
+        changed = config_lib.difference(read_json(workdir / DATA), data.facts())
+        if changed:
+            raise DataError(
+                f"{workdir}: its data has changed since the run began ({changed[0]}); "
+                "restore the data, or start a new run in another directory"
+            )
+    _refuse_another(workdir, lines)
+
+
+def _difference(
+    workdir: pathlib.Path,
+    config: ConfigDict,
+    tokenizers: Mapping[str, Any],
+    class_names: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """What differs between the saved config and this one, a line for each key."""
+    try:
+        saved = components.normalise(read_json(workdir / CONFIG), schema.Config, "")
+        saved = config_lib.to_dict(sizes.fill(saved, tokenizers, class_names))
+    except ConfigError as error:  # a key that is gone, or a new one without a default
+        return [str(error)]
+    return config_lib.difference(saved, config_lib.to_dict(config))
+
+
+def _refuse_another(workdir: pathlib.Path, lines: Sequence[str]) -> None:
+    if lines:
+        shown = "; ".join(lines[:4]) + (f"; and {len(lines) - 4} more" if len(lines) > 4 else "")
+        raise ConfigError(
+            f"--workdir={workdir}: holds a run of another config ({shown}); choose another directory"
+        )
