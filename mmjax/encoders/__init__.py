@@ -16,6 +16,7 @@ from mmjax.encoders.rnn import RNN
 from mmjax.encoders.sequence_reader import SequenceReader
 from mmjax.encoders.text_transformer import TextTransformer
 from mmjax.encoders.vit import ViT
+from mmjax.encoders.wav2vec2 import Wav2Vec2
 
 ENCODERS = {
     "vit": ViT,
@@ -28,6 +29,7 @@ ENCODERS = {
     "audio_transformer": AudioTransformer,
     "audio_cnn": AudioCNN,
     "clap_audio": ClapAudio,
+    "wav2vec2": Wav2Vec2,
     "frame_wise": FrameWise,
     "sequence_reader": SequenceReader,
 }

@@ -11,6 +11,15 @@ from mmjax import components
 SMALL = {"variant": "custom", "width": 16, "depth": 1, "heads": 2, "mlp_width": 24}
 _SMALL_CNN = {"type": "cnn", "widths": [8], "norm": "batch"}
 _VIT = {"type": "vit", **SMALL, "patch_size": 4}
+_WAV2VEC2 = {
+    "type": "wav2vec2",
+    **SMALL,
+    "conv_widths": [6, 8],
+    "conv_kernels": [2, 2],
+    "conv_strides": [2, 2],
+    "position_kernel": 4,
+    "position_groups": 2,
+}
 
 # name -> (kind of its input, component)
 CASES = {
@@ -116,6 +125,11 @@ CASES = {
             "window": 2,
         },
     ),
+    "wav2vec2": ("waveform", _WAV2VEC2),
+    "wav2vec2_stable": (
+        "waveform",
+        {**_WAV2VEC2, "conv_norm": "layer", "conv_bias": True, "norm_position": "pre", "position_kernel": 3},
+    ),
     "frame_wise": (
         "video",
         {"type": "frame_wise", "image": _SMALL_CNN, "temporal": "transformer", "depth": 1},
@@ -130,7 +144,15 @@ CASES = {
     ),
 }
 BATCH = 8
-_SHAPES = {"image": (8, 8, 3), "ids": (6,), "vectors": (6, 5), "mel": (6, 4), "video": (3, 8, 8, 3)}
+_SHAPES = {
+    "image": (8, 8, 3),
+    "ids": (6,),
+    "vectors": (6, 5),
+    "mel": (6, 4),
+    "waveform": (24,),
+    "video": (3, 8, 8, 3),
+}
+_WAVEFORM_STEP = 4  # lengths of waveforms are multiples of it, since the encoders make frames of 4 samples
 
 
 def build(spec, **extra):
@@ -148,9 +170,10 @@ def inputs(kind, seed=0):
     if kind == "image":
         mask = np.arange(BATCH)[:, None] < BATCH - 1
     else:
-        length = shape[1]
-        lengths = np.array([length] * (BATCH - length) + list(range(length - 1, -1, -1)))
-        mask = np.arange(length) < lengths[:, None]
+        step = _WAVEFORM_STEP if kind == "waveform" else 1
+        steps = shape[1] // step
+        lengths = step * np.array([steps] * (BATCH - steps) + list(range(steps - 1, -1, -1)))
+        mask = np.arange(shape[1]) < lengths[:, None]
     return jnp.asarray(x), jnp.asarray(mask)
 
 
