@@ -39,9 +39,10 @@ find_python() {
 }
 
 # Installs the locked packages into the environment; a stamp of the lock files makes it happen once.
-# $1: a set named in requirements/ (cpu, cuda, tpu, dev).
+# $1: a set named in requirements/ (cpu, cuda, tpu, dev, reference).
 install() {
-  local lock="$root/requirements/$1.lock" stamp="$venv/.installed-$1" want
+  local lock="$root/requirements/$1.lock" stamp="$venv/.installed-$1" want hashes="--require-hashes"
+  [ "$1" != reference ] || hashes="" # torch's CPU build has other hashes than its default one
   [ -f "$lock" ] || fail "no lock file $lock"
   want="$(cksum < "$lock") $(cksum < "$root/pyproject.toml")"
   if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$want" ]; then
@@ -54,7 +55,7 @@ install() {
     "$python" -m venv "$venv" || fail "could not make $venv; is Python's venv module complete (python3-venv)?"
   fi
   echo "launch.sh: installing the '$1' packages (once)" >&2
-  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock"
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check $hashes -r "$lock"
   "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e "$root"
   echo "$want" > "$stamp"
 }
@@ -69,8 +70,10 @@ main() {
       ;;
     test)
       # Tests run on the CPU with eight virtual devices, whatever the machine has.
+      # MMJAX_REFERENCE=1 also installs torch and transformers, which weights in and out are compared with.
       install cpu
       install dev
+      [ "${MMJAX_REFERENCE:-0}" != 1 ] || install reference
       cd "$root"
       exec "$venv/bin/python" -m pytest -n "${MMJAX_TEST_WORKERS:-2}" --dist=loadfile "$@"
       ;;

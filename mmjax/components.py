@@ -141,6 +141,36 @@ def build(room: str, spec: Mapping[str, Any], **extra: Any) -> Any:
     return cls(**arguments)
 
 
+def describe(room: str, part: Any) -> dict[str, Any]:
+    """The spec of a component: what `build` made it from, every field spelled out.
+
+    Raises:
+      ConfigError: where the room has no such component.
+    """
+    name = next((name for name, cls in table(room).items() if type(part) is cls), None)
+    if name is None:
+        raise ConfigError(f"{room}: a {type(part).__name__} is none of: {', '.join(table(room))}")
+    spec = {key: _describe_value(getattr(part, key), hint) for key, (hint, _) in fields(type(part)).items()}
+    return {"type": name, **spec}
+
+
+def _describe_value(value, hint):
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if value is None:
+        return None
+    if origin is Annotated:
+        return describe(arguments[1].name, value)
+    if origin in (Union, types.UnionType):
+        return _describe_value(value, next(a for a in arguments if a is not type(None)))
+    if origin in _LISTS:
+        return [_describe_value(item, arguments[0]) for item in value]
+    if origin is dict:
+        return {key: _describe_value(item, arguments[1]) for key, item in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return {key: _describe_value(getattr(value, key), hint_) for key, (hint_, _) in fields(hint).items()}
+    return value
+
+
 def _build_value(value, hint, extra):
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if value is None:

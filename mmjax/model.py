@@ -107,22 +107,35 @@ def build_model(config: Mapping[str, Any], spec: Spec) -> Model:
     """
     fill_from_data(config, {}, {})  # fails where a size is still to be filled
     check_data(config, spec)
-    extra = {"dtype": jnp.dtype(config["dtype"]), "remat": config["remat"], "scan": config["scan"]}
+    return assemble(
+        config["model"], dtype=jnp.dtype(config["dtype"]), remat=config["remat"], scan=config["scan"]
+    )
 
-    def part(room, section, name):
-        return components.build(room, section, **extra).clone(name=name)
 
-    sections = config["model"]
-    streams = sections["streams"]
+def assemble(
+    section: Mapping[str, Any], *, dtype: Any = jnp.float32, remat: bool = False, scan: bool = False
+) -> Model:
+    """The model of a normalised `model` section, sizes and all; whether it fits any data is not looked at.
+
+    Args:
+      section: a `schema.Model`.
+      dtype, remat, scan: see `schema.Config`.
+    """
+    extra = {"dtype": dtype, "remat": remat, "scan": scan}
+
+    def part(room, spec, name):
+        return components.build(room, spec, **extra).clone(name=name)
+
+    streams = section["streams"]
     return Model(
-        streams={name: section["share"] or name for name, section in streams.items()},
+        streams={name: stream["share"] or name for name, stream in streams.items()},
         encoders={
-            name: part("encoders", section["encoder"], f"{name}_encoder")
-            for name, section in streams.items()
-            if not section["share"]
+            name: part("encoders", stream["encoder"], f"{name}_encoder")
+            for name, stream in streams.items()
+            if not stream["share"]
         },
-        fusion=part("fusions", sections["fusion"], "fusion") if sections["fusion"] else None,
-        heads={name: part("heads", head, f"{name}_head") for name, head in sections["heads"].items()},
+        fusion=part("fusions", section["fusion"], "fusion") if section["fusion"] else None,
+        heads={name: part("heads", head, f"{name}_head") for name, head in section["heads"].items()},
     )
 
 

@@ -15,3 +15,10 @@ lock cpu requirements.txt requirements/build.txt
 lock cuda requirements.txt requirements/build.txt requirements/cuda.txt
 lock tpu requirements.txt requirements/build.txt requirements/tpu.txt
 lock dev requirements/dev.txt --constraints requirements/cpu.lock
+
+# What tests compare with. Without hashes, since torch's CPU build has others than its default one; set
+# UV_FIND_LINKS to a folder that holds the CPU build, or the CUDA packages are listed too.
+echo "requirements/reference.lock"
+uv pip compile --quiet --python-version 3.11 --no-emit-index-url --no-emit-find-links --no-header \
+  --no-annotate --constraints requirements/cpu.lock requirements/reference.txt |
+  sed 's/+cpu$//' > requirements/reference.lock

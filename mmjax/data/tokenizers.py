@@ -6,6 +6,7 @@ there and theirs open here.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import hashlib
 import pathlib
@@ -94,6 +95,18 @@ class Tokenizer:
             [SEP], say); trained tokenizers have no template.
         """
         return self._backend.encode(text, add_special_tokens=special).ids
+
+    def encode_with_template(self, text: str, max_length: int) -> list[int]:
+        """The token ids of a text within the special tokens of the file's own template.
+
+        Args:
+          text: any text; its end is cut where the whole would be longer than `max_length`.
+          max_length: longest result.
+        """
+        special = len(self._backend.encode("", add_special_tokens=True).ids)
+        encoding = self._backend.encode(text, add_special_tokens=False)
+        encoding.truncate(max(max_length - special, 0))
+        return self._backend.post_process(encoding, None, True).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of token ids, without special tokens."""
@@ -218,6 +231,52 @@ class Bpe:
 
 
 @dataclasses.dataclass(frozen=True)
+class Words:
+    """Whole words: runs of letters and digits. A word that the data does not have is the unknown token.
+
+    Pieces of a word that was never seen say little of its meaning and much that is not in it; a bag of
+    words is better off without them.
+
+    Attributes:
+      features: as in `WordPiece`.
+      vocab_size: most tokens, the 7 special ones included; the most frequent words stay.
+      min_frequency: how often a word must occur to be kept.
+      lowercase: ignore case.
+    """
+
+    features: Sequence[str]
+    vocab_size: int = 30000
+    min_frequency: int = 1
+    lowercase: bool = True
+
+    def __post_init__(self):
+        least = len(SPECIAL_TOKENS) + 1
+        if self.vocab_size < least:
+            raise ConfigError(f"words.vocab_size: got {self.vocab_size}, expected at least {least}")
+
+    def prepare(self, data_dir: pathlib.Path, source: Source) -> pathlib.Path:
+        """Counts the words of the source; the file is kept under a digest of the settings and the data.
+
+        Raises:
+          DataError: when the source has no such feature, or no text in it.
+        """
+        return _cached(self, data_dir, source, self._train)
+
+    def _train(self, texts: list[str]) -> hf.Tokenizer:
+        tokenizer = hf.Tokenizer(models.WordLevel({}, unk_token="[UNK]"))
+        cases = [normalizers.Lowercase()] if self.lowercase else []
+        tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), *cases])
+        tokenizer.pre_tokenizer = pre_tokenizers.Split(hf.Regex(r"\w+"), behavior="removed", invert=True)
+        counts = collections.Counter(word for text in texts for word in _words(tokenizer, text))
+        # The library's trainer breaks ties in the order of a hash table.
+        words = sorted((w for w, n in counts.items() if n >= self.min_frequency), key=lambda w: (-counts[w], w))
+        tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *words]))[: self.vocab_size]
+        tokenizer.model = models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]")
+        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+        return tokenizer
+
+
+@dataclasses.dataclass(frozen=True)
 class File:
     """Any `tokenizer.json`, such as one that comes with pretrained weights.
 
@@ -238,7 +297,7 @@ class File:
         return path
 
 
-TOKENIZERS = {"bpe": Bpe, "file": File, "wordpiece": WordPiece}
+TOKENIZERS = {"bpe": Bpe, "file": File, "wordpiece": WordPiece, "words": Words}
 
 
 def _cached(component, data_dir, source, train) -> pathlib.Path:

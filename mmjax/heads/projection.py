@@ -22,7 +22,7 @@ class Projection(nn.Module):
 
     Attributes:
       reads: entry it reads.
-      width: D of the embedding.
+      width: D of the embedding; 0 takes the pooled vector as it is, without a linear map (SigLIP).
       hidden: widths of hidden layers.
       normalise: divide by the length, so that a dot product is a cosine.
       dtype: what it computes in; the embedding is float32.
@@ -37,11 +37,13 @@ class Projection(nn.Module):
     @nn.compact
     def __call__(
         self, features: dict[str, Features], *, train: bool = False
-    ) -> Float[Array, "B {self.width}"]:
+    ) -> Float[Array, "B D"]:
         """Embeddings; zeros where the example does not have the entry."""
         entry = features[self.reads]
         x = HiddenLayers(self.hidden, 0.0, self.dtype, name="hidden")(entry.pooled, train)
-        x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="embedding")(x).astype(jnp.float32)
+        if self.width:
+            x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="embedding")(x)
+        x = x.astype(jnp.float32)
         if self.normalise:
             # The floor keeps the gradient of a vector of zeros finite.
             x = x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(axis=-1, keepdims=True), 1e-12))

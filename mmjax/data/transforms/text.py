@@ -94,18 +94,23 @@ class Tokenize:
       max_length: longest result, special tokens counted; what is over is cut from the end of the text.
       start: token before the text: `bos` for a decoder, `cls` for a BERT-like encoder.
       end: token after the text: `eos` or `sep`.
+      template: the special tokens are those that the tokenizer's own file puts around a text, as
+        published models expect; instead of `start` and `end`.
       tokenizer: its name in `data.tokenizers`.
     """
 
     max_length: int
     start: Literal["none", "bos", "cls"] = "none"
     end: Literal["none", "eos", "sep"] = "none"
+    template: bool = False
     tokenizer: str = "default"
     bound: Any = None  # the tokenizer, set by `bind`
 
     def __post_init__(self):
         need = 1 + (self.start != "none") + (self.end != "none")
         require(self, "max_length", self.max_length >= need, f"{need} or more")
+        own = self.start != "none" or self.end != "none"
+        require(self, "template", not (self.template and own), "False together with start or end")
 
     def bind(self, tokenizers: Mapping[str, Any]) -> Tokenize:
         """The same transform with its tokenizer."""
@@ -117,6 +122,8 @@ class Tokenize:
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
         if not isinstance(value, str):
             raise fail(self, value, "text (for a list, put choose or first before)")
+        if self.template:
+            return np.asarray(self.bound.encode_with_template(value, self.max_length), np.int32)
         before, after = self._special("start"), self._special("end")
         ids = list(self.bound.encode(value))[: self.max_length - len(before) - len(after)]
         return np.asarray([*before, *ids, *after], np.int32)

@@ -1,0 +1,45 @@
+"""The encoder of masked autoencoders (He et al. 2021, arXiv:2111.06377), applied to whole images."""
+
+from __future__ import annotations
+
+from mmjax.interop.families import vit
+from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder
+from mmjax.interop.preprocess import image_transforms
+
+DEFAULTS = {**vit.DEFAULTS}
+PROCESSOR = {
+    **vit.PROCESSOR,
+    "resample": 3,
+    "image_mean": [0.485, 0.456, 0.406],
+    "image_std": [0.229, 0.224, 0.225],
+}
+
+
+def section(config, keys):
+    """The encoder; the class token is pooled. The decoder is not read."""
+    del keys
+    given = Settings(config, DEFAULTS)
+    given.expect("num_channels", 3)
+    return one_stream("image", vit.encoder(given))
+
+
+def export(section, shapes):
+    """config.json; `mask_ratio` 0, so that transformers too encodes whole images."""
+    part = only_encoder("ViT-MAE", section, "image", "vit")
+    plain = {"layer_scale": None, "registers": 0, "antialias": False, "pooler": False}
+    check_fields("ViT-MAE", part, vit.PLAIN | plain)
+    return {
+        "architectures": ["ViTMAEModel"],
+        "model_type": "vit_mae",
+        "mask_ratio": 0.0,
+        **vit.sizes(part, shapes),
+    }
+
+
+def transforms(config, settings):
+    """Their image processor."""
+    del config
+    return {"image": image_transforms(settings, PROCESSOR)}
+
+
+FAMILY = Family(("vit_mae",), section, vit.entries, vit.inputs, export, transforms, vit.canonical)

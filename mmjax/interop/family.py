@@ -1,0 +1,143 @@
+"""What a family of published models is to the rest of `interop`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+from mmjax.errors import ConfigError
+from mmjax.interop.layouts import Entry
+
+Section = dict[str, Any]
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Their names of activations -> ours.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+_THEIR_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "quick_gelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+}
+
+
+class Family(NamedTuple):
+    """How the models of one family translate.
+
+    Attributes:
+      model_types: the `model_type`s of config.json it reads.
+      section: (their config, the names of their tensors) -> our `model` section, whose streams and
+        heads need not spell out defaults. Names are canonical, see `canonical`.
+      entries: our section, every default filled -> all tensors.
+      inputs: their config -> stream -> (shape of one example, dtype), something the model can take.
+      export: (our section, the shapes of our variables by path) -> their config, or ConfigError naming
+        what it has no word for.
+      transforms: (their config, the JSON of their preprocessor or {}) -> stream -> our transforms.
+      canonical: (a name on disk, their config) -> the name in `entries`; None for what is no part of the
+        model.
+      constants: our section -> further tensors to write, which their loader wants and ours has not.
+      pad_texts: whether texts are always padded to the full length.
+    """
+
+    model_types: tuple[str, ...]
+    section: Callable[[Mapping[str, Any], Collection[str]], Section]
+    entries: Callable[[Section], list[Entry]]
+    inputs: Callable[[Mapping[str, Any]], dict[str, tuple[tuple[int, ...], str]]]
+    export: Callable[[Section, Shapes], dict[str, Any]]
+    transforms: Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, list[dict]]]
+    canonical: Callable[[str, Mapping[str, Any]], str | None] = lambda key, config: key
+    constants: Callable[[Section], dict[str, Any]] = lambda section: {}
+    pad_texts: bool = False
+
+
+class Settings(Mapping):
+    """A config.json with the defaults of its family filled in; what is missing is named."""
+
+    def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]):
+        self._values = {**defaults, **{k: v for k, v in config.items() if v is not None}}
+
+    def __getitem__(self, key: str) -> Any:
+        if key not in self._values:
+            raise ConfigError(f"weights: config.json has no '{key}'")
+        return self._values[key]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """The value under `key`, where there is one."""
+        return self._values.get(key, default)
+
+    def __iter__(self):
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def activation(self, key: str = "hidden_act") -> str:
+        """Our name of the activation under `key`."""
+        name = self[key]
+        if name not in _ACTIVATIONS:
+            raise ConfigError(
+                f"weights: {key} is '{name}', expected one of: {', '.join(sorted(_ACTIVATIONS))}"
+            )
+        return _ACTIVATIONS[name]
+
+    def expect(self, key: str, *allowed: Any) -> None:
+        """Raises ConfigError unless the value under `key` is one that is implemented."""
+        if self.get(key, allowed[0]) not in allowed:
+            known = ", ".join(repr(value) for value in allowed)
+            raise ConfigError(f"weights: {key} is {self[key]!r}, which is not implemented; expected {known}")
+
+    def encoder(self, kind: str, **more: Any) -> Section:
+        """A section of a `TransformerEncoder` with the sizes that most families name alike."""
+        return {
+            "type": kind,
+            "variant": "custom",
+            "width": self["hidden_size"],
+            "depth": self["num_hidden_layers"],
+            "heads": self["num_attention_heads"],
+            "mlp_width": self["intermediate_size"],
+            "activation": self.activation(),
+            "eps": self["layer_norm_eps"],
+            **more,
+        }
+
+
+def their_sizes(encoder: Section) -> dict[str, Any]:
+    """The inverse of `Settings.encoder`."""
+    return {
+        "hidden_size": encoder["width"],
+        "num_hidden_layers": encoder["depth"],
+        "num_attention_heads": encoder["heads"],
+        "intermediate_size": encoder["mlp_width"],
+        "hidden_act": _THEIR_ACTIVATIONS[encoder["activation"]],
+        "layer_norm_eps": encoder["eps"],
+    }
+
+
+def check_fields(what: str, encoder: Section, expected: Mapping[str, Any]) -> None:
+    """Raises ConfigError naming the first field of `encoder` that `what` has another value of."""
+    for key, value in expected.items():
+        if encoder[key] != value:
+            raise ConfigError(f"{what} has {key} {value!r}, this model {encoder[key]!r}")
+
+
+def only_encoder(what: str, section: Section, stream: str, kind: str) -> Section:
+    """The encoder of a model that is one stream without heads; ConfigError for any other model."""
+    streams = section["streams"]
+    if list(streams) != [stream] or section["heads"] or streams[stream]["encoder"]["type"] != kind:
+        raise ConfigError(f"{what} is one stream '{stream}' with the encoder '{kind}' and no heads")
+    return streams[stream]["encoder"]
+
+
+def one_stream(stream: str, encoder: Section, kind: str = "") -> Section:
+    """The `model` section of an encoder alone."""
+    return {"streams": {stream: {"kind": kind or stream, "encoder": encoder}}, "heads": {}}

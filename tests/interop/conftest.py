@@ -1,0 +1,32 @@
+import os
+
+import jax
+import pytest
+
+try:
+    import torch
+    import transformers
+except ImportError:
+    torch = transformers = None
+
+
+@pytest.fixture(scope="session")
+def hf():
+    """transformers, with which weights are compared; absent only where nobody asked for it."""
+    if transformers is None:
+        message = "torch and transformers are not installed: MMJAX_REFERENCE=1 ./launch.sh test"
+        if os.environ.get("MMJAX_REFERENCE") == "1":
+            pytest.fail(message)
+        pytest.skip(message)
+    torch.set_num_threads(1)
+    transformers.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation():
+    """Without XLA's costly passes: these tests compile much and compute little."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -1,0 +1,189 @@
+"""Tiny random models of transformers, and what of theirs equals what of ours. A new one is a line in CASES.
+
+Each case is a function of the module `transformers` that gives a `Case`; weights are drawn anew, so
+that no norm is left at one and no bias at zero.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A model to compare with.
+
+    Attributes:
+      model: theirs.
+      batch: ours; streams under their names.
+      outputs: their output -> our name -> array. Tokens are compared where the mask is True.
+      arguments: further ones for their model.
+      atol: largest difference allowed, in float32.
+    """
+
+    model: Any
+    batch: Mapping[str, np.ndarray]
+    outputs: Callable[[Any], Mapping[str, Any]]
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    atol: float = 1e-5
+
+
+def texts(length=7, end=49, count=3):
+    """Ids below 50 in which `end` comes once per row, and a mask: rows of all lengths."""
+    rng = np.random.default_rng(0)
+    ids = rng.integers(3, 49, (count, length)).astype(np.int32)
+    lengths = np.maximum(length - 2 * np.arange(count), 2)
+    ids[np.arange(count), lengths - 1] = end
+    mask = np.arange(length) < lengths[:, None]
+    return {"text": np.where(mask, ids, 1), "text_mask": mask}
+
+
+def images(height=32, width=32):
+    rng = np.random.default_rng(1)
+    return {"image": rng.normal(size=(2, height, width, 3)).astype(np.float32)}
+
+
+def tokens_and_pooled(stream, prefix=0):
+    """Their tokens, without the first `prefix`, and their pooled vector."""
+    return lambda out: {
+        f"{stream}/tokens": out.last_hidden_state[:, prefix:],
+        f"{stream}/pooled": out.pooler_output,
+    }
+
+
+def embeddings(out):
+    return {"image_embedding": out.image_embeds, "text_embedding": out.text_embeds}
+
+
+def bert(t, **changes):
+    config = t.BertConfig(vocab_size=50, max_position_embeddings=20, **(SMALL | changes))
+    return Case(t.BertModel(config), texts(), tokens_and_pooled("text"))
+
+
+def bert_without_pooler(t):
+    config = t.BertConfig(vocab_size=50, max_position_embeddings=20, **SMALL)
+    model = t.BertForMaskedLM(config)
+    return Case(
+        model, texts(), lambda out: {"text/tokens": out.hidden_states[-1]}, {"output_hidden_states": True}
+    )
+
+
+def roberta(t, **changes):
+    config = t.RobertaConfig(vocab_size=50, max_position_embeddings=22, **(SMALL | changes))
+    return Case(t.RobertaModel(config), texts(), tokens_and_pooled("text"))
+
+
+def vit(t, **changes):
+    config = t.ViTConfig(image_size=32, patch_size=8, **(SMALL | changes))
+    return Case(t.ViTModel(config), images(), tokens_and_pooled("image", 1))
+
+
+def vit_other_size(t):
+    config = t.ViTConfig(image_size=32, patch_size=8, **SMALL)
+    arguments = {"interpolate_pos_encoding": True}
+    return Case(t.ViTModel(config), images(40, 24), tokens_and_pooled("image", 1), arguments)
+
+
+def vit_mae(t):
+    config = t.ViTMAEConfig(image_size=32, patch_size=8, mask_ratio=0.0, **SMALL)
+    return Case(t.ViTMAEModel(config), images(), lambda out: {"image/pooled": out.last_hidden_state[:, 0]})
+
+
+def dinov2(t, size=(28, 28), **changes):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "mlp_ratio": 2}
+    config = t.Dinov2Config(image_size=28, patch_size=14, **(sizes | changes))
+    return Case(t.Dinov2Model(config), images(*size), tokens_and_pooled("image", 1))
+
+
+def dinov2_registers(t, size=(28, 28), image_size=28, **changes):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_register_tokens": 3}
+    config = t.Dinov2WithRegistersConfig(image_size=image_size, patch_size=14, **(sizes | changes))
+    return Case(t.Dinov2WithRegistersModel(config), images(*size), tokens_and_pooled("image", 4))
+
+
+_TOKENS = {"bos_token_id": 1, "eos_token_id": 49, "pad_token_id": 1}
+
+
+def clip(t, eos=49, **changes):
+    text = {
+        "vocab_size": 50,
+        "max_position_embeddings": 20,
+        **_TOKENS,
+        **SMALL,
+        **changes,
+        "eos_token_id": eos,
+    }
+    vision = {"image_size": 32, "patch_size": 8, **SMALL, **changes}
+    config = t.CLIPConfig(text_config=text, vision_config=vision, projection_dim=24)
+    batch = {**texts(count=2), **images()}
+    return Case(t.CLIPModel(config), batch, embeddings)
+
+
+def clip_vision(t):
+    config = t.CLIPVisionConfig(image_size=32, patch_size=8, **SMALL)
+    return Case(t.CLIPVisionModel(config), images(), tokens_and_pooled("image", 1))
+
+
+def clip_vision_projected(t):
+    config = t.CLIPVisionConfig(image_size=32, patch_size=8, projection_dim=24, **SMALL)
+    model = t.CLIPVisionModelWithProjection(config)
+    return Case(model, images(), lambda out: {"image_embedding": _unit(out.image_embeds)})
+
+
+def clip_text(t):
+    config = t.CLIPTextConfig(vocab_size=50, max_position_embeddings=20, **_TOKENS, **SMALL)
+    return Case(t.CLIPTextModel(config), texts(), tokens_and_pooled("text"))
+
+
+def _unit(x):
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def siglip(t, **changes):
+    text = {"vocab_size": 50, "max_position_embeddings": 7, **_TOKENS, **SMALL, **changes}
+    vision = {"image_size": 32, "patch_size": 8, **SMALL, **changes}
+    config = t.SiglipConfig(text_config=text, vision_config=vision)
+    # Their text encoder is used without a mask: padding counts as text.
+    batch = {"text": texts(count=2)["text"], **images()}
+    return Case(t.SiglipModel(config), batch, embeddings)
+
+
+def siglip_vision(t):
+    config = t.SiglipVisionConfig(image_size=32, patch_size=8, **SMALL)
+    return Case(t.SiglipVisionModel(config), images(), tokens_and_pooled("image"))
+
+
+def siglip_text(t):
+    config = t.SiglipTextConfig(vocab_size=50, max_position_embeddings=7, **_TOKENS, **SMALL)
+    return Case(t.SiglipTextModel(config), {"text": texts()["text"]}, tokens_and_pooled("text"))
+
+
+CASES = {
+    "bert": bert,
+    "bert_relu_deeper": functools.partial(bert, hidden_act="relu", num_hidden_layers=3, layer_norm_eps=1e-5),
+    "bert_masked_lm": bert_without_pooler,
+    "roberta": roberta,
+    "roberta_gelu_tanh": functools.partial(roberta, hidden_act="gelu_new", num_attention_heads=2),
+    "vit": vit,
+    "vit_no_bias": functools.partial(vit, qkv_bias=False, num_hidden_layers=3, hidden_act="silu"),
+    "vit_other_size": vit_other_size,
+    "vit_mae": vit_mae,
+    "dinov2": dinov2,
+    "dinov2_other_size": functools.partial(dinov2, size=(42, 56), layerscale_value=0.1),
+    "dinov2_registers": dinov2_registers,
+    "dinov2_registers_smaller": functools.partial(dinov2_registers, size=(42, 28), image_size=70),
+    "clip": clip,
+    "clip_old_eos": functools.partial(clip, eos=2, hidden_act="gelu", num_hidden_layers=3),
+    "clip_vision": clip_vision,
+    "clip_vision_projected": clip_vision_projected,
+    "clip_text": clip_text,
+    "siglip": siglip,
+    "siglip_gelu": functools.partial(siglip, hidden_act="gelu", num_hidden_layers=1),
+    "siglip_vision": siglip_vision,
+    "siglip_text": siglip_text,
+}
