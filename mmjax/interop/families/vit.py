@@ -106,10 +106,8 @@ def export(section, shapes):
     """config.json."""
     part = only_encoder("ViT", section, "image", "vit")
     check_fields("ViT", part, PLAIN | {"layer_scale": None, "registers": 0, "antialias": False})
-    pooler = (
-        {"pooler_act": "tanh", "pooler_output_size": part["width"]}
-    pooler = pooler if part["pooler"] else {POOLER: False}
-    )
+    theirs = {"pooler_act": "tanh", "pooler_output_size": part["width"]}
+    pooler = theirs if part["pooler"] else {POOLER: False}
     return {"architectures": ["ViTModel"], "model_type": "vit", **sizes(part, shapes), **pooler}
 
 
