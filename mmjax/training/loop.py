@@ -48,15 +48,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       Preempted: SIGTERM came; the state is saved.
     """
     workdir_lib.check_place(workdir)
+    result = resume.finished(workdir, config)
+    if result is not None:
+        return result
     _check_run(config, workdir)
     data = load_data(config, workdir)
     config = fill_sizes(config, data)
     setup = set_up(config, data)
     resume.check(workdir, config, data)
-    if (workdir / workdir_lib.RESULT).is_file():
-        logging.info("%s is finished; remove it or choose another --workdir to train again", workdir)
-        return workdir_lib.read_json(workdir / workdir_lib.RESULT)
-
     evaluation = Evaluation(setup, workdir)
     train_step = setup.make_train_step()
     checkpoint_every = setup.to_steps(config.checkpoint, "every", where="checkpoint")

@@ -11,14 +11,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from mmjax import components, schema
 from mmjax import config as config_lib
-from mmjax.data.loading import LoadedData
+from mmjax.data.loading import LoadedData, load_tokenizers
 from mmjax.errors import ConfigError, DataError
 from mmjax.training import sizes
-from mmjax.training.workdir import CONFIG, DATA, check_place, read_json
+from mmjax.training.workdir import CONFIG, DATA, RESULT, check_place, read_json
 
 
 def check(workdir: pathlib.Path, config: ConfigDict, data: LoadedData) -> None:
@@ -46,6 +47,33 @@ def check(workdir: pathlib.Path, config: ConfigDict, data: LoadedData) -> None:
                 "restore the data, or start a new run in another directory"
             )
     _refuse_another(workdir, lines)
+
+
+def finished(workdir: pathlib.Path, config: ConfigDict) -> dict[str, Any] | None:
+    """What `result.json` holds where the run in `workdir` is finished; None where it is not.
+
+    Sizes are taken from what the run has saved of its data, which is neither prepared nor read.
+
+    Args:
+      workdir: the run's directory.
+      config: resolved, before sizes are filled in.
+
+    Raises:
+      ConfigError: the finished run is one of another config.
+      DataError: a file of it is damaged.
+    """
+    if not (workdir / RESULT).is_file():
+        return None
+    result = read_json(workdir / RESULT)
+    tokenizers = load_tokenizers(workdir / "tokenizers")
+    class_names = read_json(workdir / DATA)["class_names"]
+    try:
+        filled = sizes.fill(config, tokenizers, class_names)
+    except ConfigError:  # with other data, which has to be opened to say what is wrong
+        return None
+    _refuse_another(workdir, _difference(workdir, filled, tokenizers, class_names))
+    logging.info("%s is finished; remove it or choose another --workdir to train again", workdir)
+    return result
 
 
 def _difference(

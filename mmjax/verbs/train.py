@@ -45,13 +45,29 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
         _print_folds(cross_validate(config, workdir, flags.folds, flags.fold_group))
         return 0
 
-    from mmjax.training.loop import train
-    from mmjax.verbs.report import make_report
+    from mmjax.training.resume import finished
 
-    result = train(config, workdir)
+    result = finished(workdir, config)
+    if result is None:  # else what trains need not be loaded
+        from mmjax.training.loop import train
+
+        result = train(config, workdir)
     print_metrics(result["metrics"])
-    print(f"{result['steps']} steps in {result['wall_seconds']:.0f} s; report: {make_report(workdir)}")
+    print(f"{result['steps']} steps in {result['wall_seconds']:.0f} s; report: {_report(workdir)}")
     return 0
+
+
+def _report(workdir: pathlib.Path) -> pathlib.Path:
+    """The report of a finished run, made where there is none since it finished."""
+    from mmjax.reports.report import FILE_NAME
+    from mmjax.training.workdir import RESULT
+
+    report = workdir / FILE_NAME
+    if not report.is_file() or report.stat().st_mtime < (workdir / RESULT).stat().st_mtime:
+        from mmjax.verbs.report import make_report
+
+        make_report(workdir)
+    return report
 
 
 def print_metrics(metrics: Mapping[str, float]) -> None:

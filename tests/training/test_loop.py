@@ -244,7 +244,8 @@ def test_an_evaluator_that_fails_costs_nothing(whole, config, tmp_path, monkeypa
     assert_ended_as(whole, tmp_path)
 
 
-def test_a_finished_run_is_not_trained_again(whole, config):
+def test_a_finished_run_is_not_trained_again(whole, config, monkeypatch):
+    monkeypatch.setattr(loop, "load_data", None)  # nor is its data looked at
     result = json.loads((whole / "result.json").read_text())
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     assert run(config, whole) == []
@@ -252,7 +253,8 @@ def test_a_finished_run_is_not_trained_again(whole, config):
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
-def test_another_config_is_refused(whole, plain):
+def test_another_config_is_refused(whole, plain, monkeypatch):
+    monkeypatch.setattr(loop, "load_data", None)  # which is told before the data is looked at
     changed = tiny.resolved(plain, optimizer__schedule__peak=0.5, batch_size=16)
     with pytest.raises(ConfigError) as caught:
         loop.train(changed, whole)
@@ -274,6 +276,7 @@ def test_changed_data_is_refused(whole, plain, tmp_path, colour):
     rows[0] |= {"text": "something else", "colour": colour}
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
+    (workdir / "result.json").unlink()  # a finished run needs its data no more
     manifest = images / "rows.jsonl"
     original = manifest.read_text()
     try:

@@ -3,12 +3,16 @@
 import copy
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 import types
 
 import pytest
 import tiny
 
 from mmjax import config as config_lib
+from mmjax.__main__ import dispatch
 from mmjax.errors import ConfigError, DataError
 from mmjax.training import optimizer as optimizers
 from mmjax.training import resume, sizes
@@ -136,6 +140,76 @@ def test_a_tokenizer_that_is_gone_is_a_difference(plain, workdir):
     change_saved(workdir, change)
     with pytest.raises(ConfigError, match="data.streams.text.eval.0.tokenizer: 'other' -> 'default'"):
         resume.check(workdir, filled(plain), made_data())
+
+
+@pytest.fixture
+def finished_run(plain, tmp_path):
+    """The config and the directory of a finished run on images alone, whose data is not there any more."""
+    for section in (plain["data"]["streams"], plain["model"]["streams"], plain["objectives"], plain["evals"]):
+        for name in ("text", "contrastive", "retrieval"):
+            section.pop(name, None)
+    heads = {"colour_logits": {"type": "classifier", "label": "colour", "reads": "image"}}
+    plain["model"] |= {"fusion": None, "heads": heads}
+    plain["data"]["tokenizers"] = {}
+    workdir = tmp_path / "run"
+    workdir_lib.write_inputs(workdir, filled(plain), made_data().facts(), {}, {})
+    result = {"metrics": {"classification/colour_logits/accuracy": 0.75}, "steps": 9, "wall_seconds": 61.0}
+    workdir_lib.write_json(workdir / "result.json", result)
+    (workdir / "report.html").write_text("the report")
+    return tiny.resolved(plain), workdir
+
+
+def test_a_finished_run_is_told_without_its_data(finished_run, tmp_path):
+    config, workdir = finished_run
+    assert resume.finished(workdir, config)["steps"] == 9
+    assert resume.finished(tmp_path / "new", config) is None
+    change_saved(workdir, lambda saved: saved.pop("remat"))
+    assert resume.finished(workdir, config)["steps"] == 9
+    config.seed = 4
+    with pytest.raises(ConfigError, match=r"holds a run of another config \(seed: 3 -> 4\)"):
+        resume.finished(workdir, config)
+    (workdir / "result.json").unlink()
+    assert resume.finished(workdir, config) is None
+
+
+def test_a_finished_run_with_other_labels_is_left_to_the_data_to_tell(finished_run):
+    config, workdir = finished_run
+    config.data.labels.shape = "shape"
+    config.model.heads.colour_logits.label = "shape"
+    assert resume.finished(workdir, config) is None
+
+
+def test_to_start_a_finished_run_again_loads_little(finished_run):
+    config, workdir = finished_run
+    (workdir.parent / "config.json").write_text(config_lib.to_json(config))
+    program = f"""
+import sys
+from mmjax.__main__ import dispatch
+assert dispatch(["train", "--config={workdir.parent / "config.json"}", "--workdir={workdir}"]) == 0
+heavy = {{"orbax", "grain", "tensorflow_datasets", "sklearn", "matplotlib"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    first, last = done.stdout.splitlines()
+    assert first.split() == ["classification/colour_logits/accuracy", "0.7500"]
+    assert last == f"9 steps in 61 s; report: {workdir / 'report.html'}"
+    assert (workdir / "report.html").read_text() == "the report"
+
+
+@pytest.mark.parametrize("age", ["none", "older"])
+def test_a_report_from_before_the_end_is_made_again(finished_run, monkeypatch, capsys, age):
+    config, workdir = finished_run
+    report = workdir / "report.html"
+    report.unlink() if age == "none" else os.utime(report, (1e9, 1e9))
+    monkeypatch.setattr(
+        "mmjax.verbs.report.make_report", lambda place: (place / report.name).write_text("new")
+    )
+    (workdir.parent / "config.json").write_text(config_lib.to_json(config))
+    for _ in range(2):
+        assert dispatch(["train", f"--config={workdir.parent / 'config.json'}", f"--workdir={workdir}"]) == 0
+        assert report.read_text() == "new" and str(report) in capsys.readouterr().out
+        monkeypatch.setattr("mmjax.verbs.report.make_report", None)
 
 
 def test_sizes_are_those_of_the_data(plain):
