@@ -93,12 +93,12 @@ class ModelStream:
     """One input of the model.
 
     kind: what its array is: image `[B, height, width, C]`, text `[B, L]`, audio `[B, T, C]`,
-      video `[B, T, height, width, C]`.
+      waveform `[B, T]`, video `[B, T, height, width, C]`.
     encoder: how it becomes `Features`.
     share: name of another stream whose encoder (and parameters) it uses instead.
     """
 
-    kind: Literal["image", "text", "audio", "video"]
+    kind: Literal["image", "text", "audio", "waveform", "video"]
     encoder: component("encoders") | None = None
     share: str | None = None
 

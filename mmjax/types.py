@@ -12,9 +12,9 @@ from typing import TypeAlias
 import flax.struct
 import jax
 
-# A stream stands under its name ('image' [B, height, width, C], 'text' [B, L], 'audio' [B, T, C],
-# 'video' [B, T, height, width, C]), with '<name>_mask' [B, L] where its length varies and
-# '<name>_present' [B] always; labels stand under their own names; 'example_id' [B] names the
+# A stream stands under its name ('image' [B, height, width, C], 'text' [B, L], 'audio' [B, T, C], a
+# waveform [B, T], 'video' [B, T, height, width, C]), with '<name>_mask' [B, L] where its length varies
+# and '<name>_present' [B] always; labels stand under their own names; 'example_id' [B] names the
 # example and 'example_mask' [B] is False on rows that only pad the last batch.
 Batch: TypeAlias = Mapping[str, jax.Array]
 

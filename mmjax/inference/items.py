@@ -17,9 +17,11 @@ from PIL import Image
 from mmjax.components import suggestion
 from mmjax.errors import ConfigError, DataError
 
+_SOUNDS = {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"}
 _SUFFIXES = {
     "image": {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".ppm", ".tif", ".tiff"},
-    "audio": {".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a", ".aac"},
+    "audio": _SOUNDS,
+    "waveform": _SOUNDS,
     "video": {".mp4", ".webm", ".mkv", ".mov", ".avi", ".mpg", ".mpeg"},
     "text": {".txt"},
 }

@@ -85,7 +85,7 @@ class Run:
     Attributes:
       config: the resolved config.
       step: of the checkpoint.
-      kinds: stream -> 'image', 'text', 'audio' or 'video'.
+      kinds: stream -> 'image', 'text', 'audio', 'waveform' or 'video'.
       model, variables: `run.model.apply(run.variables, batch)` computes everything.
       tokenizers: by name.
       class_names: label -> names of its classes.

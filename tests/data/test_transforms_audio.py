@@ -45,6 +45,12 @@ def test_decode_audio_gives_the_samples():
     np.testing.assert_allclose(decoded, samples, atol=1e-6)
 
 
+def test_decode_audio_takes_a_waveform_as_it_is():
+    decoded = run("decode_audio", tone(), rate=8000)
+    assert decoded.dtype == np.float32
+    np.testing.assert_array_equal(decoded, tone().astype(np.float32))
+
+
 @pytest.mark.parametrize("format", ["FLAC", "OGG", "MP3"])
 def test_decode_audio_reads_compressed_files(format):
     decoded = run("decode_audio", encoded(tone(), 8000, format), rate=8000)
@@ -90,8 +96,8 @@ def test_decode_audio_refuses_long_sounds_and_other_kinds():
     with pytest.raises(DataError, match="got 1.0 s of sound, expected at most 0.9"):
         sound = video_with_sound(tone(rate=16000, seconds=1.0), 16000)
         run("decode_audio", sound, rate=8000, max_seconds=0.9)
-    with pytest.raises(DataError, match=r"decode_audio: got an array \[3\] float64, expected the bytes"):
-        run("decode_audio", np.zeros(3), rate=8000)
+    with pytest.raises(DataError, match=r"decode_audio: got an array \[3\] int16, expected the bytes"):
+        run("decode_audio", np.zeros(3, np.int16), rate=8000)
 
 
 def test_white_noise_has_the_asked_ratio():
@@ -150,6 +156,21 @@ def test_log_mel_of_a_tone_by_the_definition():
     assert made[4].argmax() == np.abs(centres - 2595 * math.log10(1 + 1000 / 700)).argmin()
 
 
+def test_log_mel_with_centred_frames_in_decibels():
+    signal = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    plain = {"rate": 8000, "window": 200, "hop": 100, "n_fft": 256, "bins": 10}
+    frames = run("log_mel", signal, **plain)
+    centred = run("log_mel", signal, **plain, center=True, unit="decibel")
+    assert len(frames) == 1 + (1000 - 200) // 100 and len(centred) == 1 + 1000 // 100
+    # What is centred on sample 100 begins at sample 0.
+    np.testing.assert_allclose(centred[1:-1], frames * 10 / np.log(10), rtol=1e-5, atol=1e-4)
+    # At the ends the signal is mirrored, without its first sample twice.
+    mirrored = np.concatenate([signal[100:0:-1], signal[:100]])
+    np.testing.assert_allclose(
+        centred[:1], run("log_mel", mirrored, **plain, unit="decibel"), rtol=1e-5, atol=1e-4
+    )
+
+
 def test_log_mel_of_silence_and_of_a_short_sound():
     made = run("log_mel", np.zeros(100, np.float32), floor=1e-4)
     assert made.shape == (1, 80)
@@ -158,6 +179,21 @@ def test_log_mel_of_silence_and_of_a_short_sound():
         run("log_mel", b"RIFF")
     with pytest.raises(DataError, match=r"log_mel: got an array \[5, 2\] float32, expected a waveform"):
         run("log_mel", np.zeros((5, 2), np.float32))
+
+
+def test_repeat_to():
+    sound = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(run("repeat_to", sound, length=8), [1, 2, 3, 1, 2, 3, 0, 0])
+    np.testing.assert_array_equal(run("repeat_to", sound, length=8, partial=True), [1, 2, 3, 1, 2, 3, 1, 2])
+    np.testing.assert_array_equal(run("repeat_to", sound, length=2), sound)
+    assert run("repeat_to", np.ones((2, 4)), length=5).shape == (5, 4)
+    with pytest.raises(DataError, match="repeat_to: got an array .*, expected at least one place"):
+        run("repeat_to", sound[:0], length=5)
+
+
+def test_standardise_frames_of_a_waveform():
+    made = run("standardise_frames", 3 + 2 * tone(), epsilon=1e-7)
+    assert abs(made.mean()) < 1e-5 and abs(made.std() - 1) < 1e-5
 
 
 def test_standardise_frames():

@@ -44,6 +44,7 @@ TRANSFORMS = {
     "decode_audio": audio.DecodeAudio,
     "white_noise": audio.WhiteNoise,
     "log_mel": audio.LogMel,
+    "repeat_to": audio.RepeatTo,
     "standardise_frames": audio.StandardiseFrames,
     "spec_augment": audio.SpecAugment,
     # video

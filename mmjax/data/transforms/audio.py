@@ -23,7 +23,8 @@ class DecodeAudio:
     """An encoded sound, or the sound of a video, to a mono waveform float32 `[T]`.
 
     Channels are averaged. Another rate is brought to `rate` by polyphase filtering
-    (`scipy.signal.resample_poly`, Kaiser window).
+    (`scipy.signal.resample_poly`, Kaiser window). An array of floats `[T]` is taken to be a waveform of
+    that rate already.
 
     Attributes:
       rate: samples per second of the result, in Hz.
@@ -41,8 +42,11 @@ class DecodeAudio:
         require(self, "max_seconds", self.max_seconds > 0, "more than 0")
 
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype.kind == "f" and value.size:
+            self._check_length(len(value), self.rate)
+            return value.astype(np.float32)
         if not isinstance(value, bytes):
-            raise fail(self, value, "the bytes of an audio or video file")
+            raise fail(self, value, "the bytes of an audio or video file, or floats [T]")
         try:
             samples, rate = self._with_soundfile(value)
         except soundfile.LibsndfileError:  # a container that libsndfile does not know, such as MP4
@@ -102,12 +106,13 @@ class WhiteNoise:
 
 @dataclasses.dataclass(frozen=True)
 class LogMel:
-    """A waveform `[T]` to the natural logarithm of its mel spectrogram, float32 `[frames, bins]`.
+    """A waveform `[T]` to the logarithm of its mel spectrogram, float32 `[frames, bins]`.
 
     Frame t holds samples `t * hop` to `t * hop + window`, without padding around the signal, so there
-    are `1 + (T - window) // hop`; a signal shorter than a window is padded with zeros to one. Each is
-    weighted by a periodic Hann window; its power spectrum (squared magnitude of an `n_fft`-point DFT)
-    goes through `mel_filterbank`, then `log(max(power, floor))`.
+    are `1 + (T - window) // hop`; a signal shorter than a window is padded with zeros to one. With
+    `center` frame t has its middle at sample `t * hop`, the signal mirrored at both ends, so there are
+    `1 + T // hop`. Each is weighted by a periodic Hann window; its power spectrum (squared magnitude of
+    an `n_fft`-point DFT) goes through `mel_filterbank`, then `log(max(power, floor))`.
 
     Attributes:
       rate: samples per second, in Hz, as in `decode_audio`.
@@ -117,6 +122,8 @@ class LogMel:
       f_min, f_max: ends of the lowest and the highest filter in Hz; f_max none is rate / 2.
       scale: see `mel_filterbank`.
       floor: smallest power.
+      center: whether frames are centred on their time.
+      unit: of the result: the 'natural' logarithm, or 'decibel', 10 log10.
     """
 
     rate: int = 16000
@@ -128,6 +135,8 @@ class LogMel:
     f_max: float | None = None
     scale: Literal["htk", "slaney"] = "htk"
     floor: float = 1e-10
+    center: bool = False
+    unit: Literal["natural", "decibel"] = "natural"
 
     def __post_init__(self):
         for field in ("rate", "window", "hop", "bins", "floor"):
@@ -145,11 +154,15 @@ class LogMel:
         if signal.ndim != 1:
             raise fail(self, value, "a waveform [T] (from decode_audio)")
         signal = np.pad(signal, (0, max(0, self.window - len(signal))))
+        if self.center:
+            signal = np.pad(signal, self.window // 2, mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(signal, self.window)[:: self.hop]
         hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
         power = np.abs(np.fft.rfft(frames * hann, self.n_fft)) ** 2
         filters = mel_filterbank(self.n_fft, self.rate, self.bins, self.f_min, self._f_max, self.scale)
-        return np.log(np.maximum(power @ filters, self.floor)).astype(np.float32)
+        power = np.maximum(power @ filters, self.floor)
+        logarithm = np.log(power) if self.unit == "natural" else 10 * np.log10(power)
+        return logarithm.astype(np.float32)
 
 
 @functools.lru_cache(maxsize=16)
@@ -194,8 +207,35 @@ def _slaney_hz(mel):
 
 
 @dataclasses.dataclass(frozen=True)
+class RepeatTo:
+    """A sound `[T, ...]` repeated to `length` places of its first axis; a longer one stays as it is.
+
+    Attributes:
+      length: places of the result, for instance samples.
+      partial: whether the last repetition is cut; otherwise it is repeated as often as it fits whole,
+        and zeros follow.
+    """
+
+    length: int
+    partial: bool = False
+
+    def __post_init__(self):
+        require(self, "length", self.length > 0, "more than 0")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        array = require_array(self, value, 1, "a waveform [T], or frames [T, C]")
+        if not len(array):
+            raise fail(self, value, "at least one place on the first axis")
+        if len(array) >= self.length:
+            return array
+        times = -(-self.length // len(array)) if self.partial else self.length // len(array)
+        array = np.concatenate([array] * times)[: self.length]
+        return np.pad(array, [(0, self.length - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+@dataclasses.dataclass(frozen=True)
 class StandardiseFrames:
-    """Mean 0 and standard deviation 1 of each channel of `[T, C]` over its own frames.
+    """Mean 0 and standard deviation 1 of each channel of `[T, C]` over its own frames, or of `[T]`.
 
     Known as cepstral mean and variance normalisation where the channels are MFCCs.
 
@@ -209,7 +249,7 @@ class StandardiseFrames:
         require(self, "epsilon", self.epsilon > 0, "more than 0")
 
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
-        frames = require_array(self, value, 2, "frames [T, C]").astype(np.float32)
+        frames = require_array(self, value, 1, "frames [T, C], or a waveform [T]").astype(np.float32)
         deviation = np.sqrt(frames.var(axis=0) + self.epsilon)
         return (frames - frames.mean(axis=0)) / deviation
 
