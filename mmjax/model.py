@@ -77,7 +77,7 @@ class Model(nn.Module):
 
     def _stack(self, stream: str, batch: Batch, train: bool) -> Stack:
         x, mask = batch[stream], batch.get(f"{stream}_mask")
-        present = batch.get(f"{stream}_present", jnp.ones(x.shape[0], bool))
+        present = jnp.asarray(batch.get(f"{stream}_present", np.ones(x.shape[0], bool)))
         # What stands in the rows of a missing stream must not matter, not even a NaN in a gradient.
         x = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
         mask = present[:, None] if mask is None else mask & present[:, None]
