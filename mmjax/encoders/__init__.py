@@ -14,9 +14,13 @@ from mmjax.encoders.frame_wise import FrameWise
 from mmjax.encoders.resnet import ResNet
 from mmjax.encoders.rnn import RNN
 from mmjax.encoders.sequence_reader import SequenceReader
+from mmjax.encoders.spectrogram_transformer import SpectrogramTransformer
 from mmjax.encoders.text_transformer import TextTransformer
+from mmjax.encoders.timesformer import TimeSformer
+from mmjax.encoders.video_transformer import VideoTransformer
 from mmjax.encoders.vit import ViT
 from mmjax.encoders.wav2vec2 import Wav2Vec2
+from mmjax.encoders.whisper import Whisper
 
 ENCODERS = {
     "vit": ViT,
@@ -27,9 +31,13 @@ ENCODERS = {
     "embedding_bag": EmbeddingBag,
     "rnn": RNN,
     "audio_transformer": AudioTransformer,
+    "spectrogram_transformer": SpectrogramTransformer,
+    "whisper": Whisper,
     "audio_cnn": AudioCNN,
     "clap_audio": ClapAudio,
     "wav2vec2": Wav2Vec2,
     "frame_wise": FrameWise,
+    "video_transformer": VideoTransformer,
+    "timesformer": TimeSformer,
     "sequence_reader": SequenceReader,
 }

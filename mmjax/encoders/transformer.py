@@ -89,9 +89,7 @@ class TransformerEncoder(nn.Module):
             **settings,
         )
         self.embedding_dropout = nn.Dropout(self.dropout)
-        self.blocks = transformer_blocks(
-            size.depth, settings, remat=self.remat, scan=self.scan, dtype=self.dtype
-        )
+        self.blocks = self.make_stack(settings)
         if self.norm_position == "post" and self.final_norm != "all":
             raise ConfigError(
                 f"final_norm: got '{self.final_norm}', expected 'all': with norm_position 'post' the last "
@@ -100,6 +98,12 @@ class TransformerEncoder(nn.Module):
         if self.norm_position == "pre" and self.final_norm != "none":
             self.norm = settings.make_norm(self.dtype)
         return settings
+
+    def make_stack(self, settings: BlockSettings) -> list[nn.Module] | nn.Module:
+        """The blocks, for `run_blocks`; a subclass may have others than the usual ones."""
+        return transformer_blocks(
+            self.size.depth, settings, remat=self.remat, scan=self.scan, dtype=self.dtype
+        )
 
     def norm_tokens(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:
         """The final normalisation of all tokens, where there is one."""

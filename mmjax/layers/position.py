@@ -1,4 +1,4 @@
-"""Positions: learned tables and fixed sinusoids in one and two dimensions, rotary and relative ones."""
+"""Positions: learned tables and fixed sinusoids in up to three dimensions, rotary and relative ones."""
 
 from __future__ import annotations
 
@@ -13,17 +13,23 @@ from jaxtyping import Array, Float, Int
 from mmjax.errors import ConfigError
 
 
-def sinusoids(length: int, width: int, max_wavelength: float = 10_000.0) -> Float[np.ndarray, "L D"]:
+def sinusoids(
+    length: int, width: int, max_wavelength: float = 10_000.0, *, interleaved: bool = False
+) -> Float[np.ndarray, "L D"]:
     """Fixed positions of a sequence (Vaswani et al. 2017, arXiv:1706.03762, section 3.5).
 
-    The first half of the channels are sines, the second half cosines of the same angles.
+    The first half of the channels are sines, the second half cosines of the same angles; where
+    `interleaved`, each sine stands before its cosine, as in that paper.
 
     Raises:
       ConfigError: where `width` is odd.
     """
     if width % 2:
         raise ConfigError(f"width: got {width}, expected an even number, for sinusoidal positions")
-    return _sinusoids(np.arange(length), width, max_wavelength).astype(np.float32)
+    table = _sinusoids(np.arange(length), width, max_wavelength).astype(np.float32)
+    if interleaved:
+        table = table.reshape(length, 2, width // 2).swapaxes(1, 2).reshape(length, width)
+    return table
 
 
 def sinusoids_2d(
@@ -203,3 +209,41 @@ class LearnedPositions2D(nn.Module):
         if table.shape[:2] != (height, width):
             table = resize_positions(table, height, width, antialias=self.antialias)
         return grid + table.astype(self.dtype)
+
+
+class LearnedPositionsOverTime(nn.Module):
+    """Adds a learned vector per moment and place: of a spectrogram's patches, of a video's tubelets.
+
+    What is shorter than the table takes its first moments, so that the length of padding changes
+    nothing; for what is longer, the table is interpolated over time (linear). The places are those it
+    was initialised with; for others it is interpolated as well (a line of places linear, a grid
+    bicubic, see `resize_positions`).
+
+    Attributes:
+      moments: rows of the table.
+      dtype: of the result.
+    """
+
+    moments: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T *places D"]) -> Float[Array, "B T *places D"]:
+        _, length, *places, width = x.shape
+        if self.has_variable("params", "table"):
+            table = self.get_variable("params", "table")
+        else:
+            shape = (self.moments, *places, width)
+            table = self.param("table", nn.initializers.normal(0.02), shape, jnp.float32)
+        if table.shape[1:-1] != tuple(places):
+            if len(places) == 2:
+                table = jax.vmap(lambda grid: resize_positions(grid, *places))(table)
+            else:
+                table = _resize_linear(table, (self.moments, *places, width))
+        if length > self.moments:
+            table = _resize_linear(table, (length, *places, width))
+        return x + table[:length].astype(self.dtype)
+
+
+def _resize_linear(table, shape):
+    return jax.image.resize(table.astype(jnp.float32), shape, "linear", antialias=False)

@@ -110,6 +110,19 @@ CASES = {
     "rnn_vectors": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "pooling": "mean"}),
     "audio_transformer": ("vectors", {"type": "audio_transformer", **SMALL, "frames_per_token": 2}),
     "audio_cnn": ("vectors", {"type": "audio_cnn", "widths": [8, 16], "norm": "batch"}),
+    "spectrogram_transformer": (
+        "mel",
+        {
+            "type": "spectrogram_transformer",
+            **SMALL,
+            "patch_size": 2,
+            "time_stride": 1,
+            "frequency_stride": 2,
+            "frames": 6,
+        },
+    ),
+    "whisper": ("mel", {"type": "whisper", **SMALL}),
+    "whisper_learned": ("mel", {"type": "whisper", **SMALL, "position": "learned", "max_length": 3}),
     "clap_audio": (
         "mel",
         {
@@ -134,6 +147,29 @@ CASES = {
         "video",
         {"type": "frame_wise", "image": _SMALL_CNN, "temporal": "transformer", "depth": 1},
     ),
+    "video_transformer": (
+        "video",
+        {
+            "type": "video_transformer",
+            **SMALL,
+            "patch_size": 4,
+            "attention_biases": ["query", "value", "out"],
+            "final_norm": "pooled",
+        },
+    ),
+    "video_transformer_vivit": (
+        "video",
+        {
+            "type": "video_transformer",
+            **SMALL,
+            "patch_size": 4,
+            "position": "learned",
+            "frames": 3,
+            "pooling": "cls",
+            "pooler": True,
+        },
+    ),
+    "timesformer": ("video", {"type": "timesformer", **SMALL, "patch_size": 4, "frames": 3}),
     "sequence_reader": (
         "image",
         {

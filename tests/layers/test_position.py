@@ -8,6 +8,7 @@ from mmjax.errors import ConfigError
 from mmjax.layers.position import (
     LearnedPositions,
     LearnedPositions2D,
+    LearnedPositionsOverTime,
     RelativeBias,
     resize_positions,
     rotate,
@@ -20,6 +21,12 @@ def test_sinusoids_by_hand():
     # Width 4: wavelengths 2 pi and 200 pi; sines first.
     table = sinusoids(3, 4)
     expected = [[np.sin(t), np.sin(t / 100), np.cos(t), np.cos(t / 100)] for t in range(3)]
+    np.testing.assert_allclose(table, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_interleaved_sinusoids_have_each_sine_before_its_cosine():
+    table = sinusoids(3, 4, interleaved=True)
+    expected = [[np.sin(t), np.cos(t), np.sin(t / 100), np.cos(t / 100)] for t in range(3)]
     np.testing.assert_allclose(table, expected, rtol=1e-6, atol=1e-7)
 
 
@@ -96,3 +103,32 @@ def test_relative_buckets():
     assert got[:2].tolist() == [0, 5] and got[-1] == 7 and bool((jnp.diff(got[1:]) >= 0).all())
     back = bias.apply({"params": {"table": table}}, 40, 1)[0, 0, :, 0]
     assert back[:3].tolist() == [0, 1, 2] and back[-1] == 3
+
+
+def test_positions_over_time_for_other_lengths():
+    module = LearnedPositionsOverTime(moments=3)
+    zeros = jnp.zeros((2, 3, 2, 4))
+    variables = module.init(jax.random.key(0), zeros)
+    table = variables["params"]["table"]
+    assert table.shape == (3, 2, 4)
+    np.testing.assert_array_equal(module.apply(variables, zeros)[1], table)
+    np.testing.assert_array_equal(module.apply(variables, zeros[:, :2])[1], table[:2])
+    longer = module.apply(variables, jnp.zeros((1, 6, 2, 4)))[0]
+    np.testing.assert_allclose(longer[0], table[0], rtol=1e-6)
+    np.testing.assert_allclose(longer[1], 0.75 * table[0] + 0.25 * table[1], rtol=1e-5, atol=1e-7)
+
+
+def test_positions_over_time_for_other_places():
+    """A line of places is interpolated like time, a grid as `resize_positions` does."""
+    line = LearnedPositionsOverTime(moments=2)
+    variables = line.init(jax.random.key(0), jnp.zeros((1, 2, 2, 4)))
+    table = variables["params"]["table"]
+    wider = line.apply(variables, jnp.zeros((1, 2, 4, 4)))[0]
+    np.testing.assert_allclose(wider[:, 1], 0.75 * table[:, 0] + 0.25 * table[:, 1], rtol=1e-5, atol=1e-7)
+
+    grid = LearnedPositionsOverTime(moments=2)
+    variables = grid.init(jax.random.key(0), jnp.zeros((1, 2, 3, 3, 4)))
+    larger = grid.apply(variables, jnp.zeros((1, 2, 5, 4, 4)))[0]
+    for moment in range(2):
+        expected = resize_positions(variables["params"]["table"][moment], 5, 4)
+        np.testing.assert_allclose(larger[moment], expected, rtol=1e-5, atol=1e-6)
