@@ -162,7 +162,7 @@ class ClapAudio(nn.Module):
 
     def _check_sizes(self, length: int, bins: int) -> tuple[ClapAudioSize, int]:
         """The size, and r: how many pieces of time stand above each other."""
-        size = self._size()
+        size = self.size
         ratio, rest = divmod(self.spec_size, bins)
         if rest:
             raise ConfigError(f"spec_size: got {self.spec_size}, expected a multiple of the {bins} mel bins")
@@ -196,7 +196,9 @@ class ClapAudio(nn.Module):
             )
         return size, ratio
 
-    def _size(self) -> ClapAudioSize:
+    @property
+    def size(self) -> ClapAudioSize:
+        """Channels of a patch, depths and heads."""
         given = {"width": self.width, "depths": self.depths, "heads": self.heads}
         given = {key: value for key, value in given.items() if value is not None}
         if self.variant == "custom":

@@ -86,7 +86,7 @@ class ConvNeXt(nn.Module):
           ConfigError: where `x` is no batch of images, or too small, or the sizes do not fit together.
         """
         check_rank("convnext", x, "images [B, height, width, C]")
-        size = self._size()
+        size = self.size
         real = full_mask(mask, x.shape[0], 1)  # patches do not exist here, only whole images
         smallest = self.patch_size * 2 ** (len(size.widths) - 1)
         if min(x.shape[1:3]) < smallest:
@@ -127,7 +127,9 @@ class ConvNeXt(nn.Module):
             name=name,
         )
 
-    def _size(self) -> ConvNeXtSize:
+    @property
+    def size(self) -> ConvNeXtSize:
+        """Depths and widths."""
         given = {"depths": self.depths, "widths": self.widths}
         given = {key: value for key, value in given.items() if value is not None}
         if self.variant == "custom":

@@ -94,7 +94,7 @@ class ResNet(nn.Module):
           ConfigError: where `x` is no batch of images, or the sizes do not fit together.
         """
         check_rank("resnet", x, "images [B, height, width, C]")
-        size = self._size()
+        size = self.size
         real = full_mask(mask, x.shape[0], 1)  # patches do not exist here, only whole images
         settings = {"norm": self.norm, "groups": self.groups, "dtype": self.dtype}
         x = ConvNorm(self.stem_width, 7, 2, **settings, name="stem")(
@@ -119,7 +119,9 @@ class ResNet(nn.Module):
         token_mask = full_mask(real, *tokens.shape[:2])
         return make_features(tokens, token_mask, mean_pool(tokens, token_mask))
 
-    def _size(self) -> ResNetSize:
+    @property
+    def size(self) -> ResNetSize:
+        """Kind of block, depths and widths."""
         given = {"block": self.block, "depths": self.depths, "widths": self.widths}
         given = {key: value for key, value in given.items() if value is not None}
         if self.variant == "custom":

@@ -118,9 +118,14 @@ def their_sizes(encoder: Section) -> dict[str, Any]:
         "num_hidden_layers": encoder["depth"],
         "num_attention_heads": encoder["heads"],
         "intermediate_size": encoder["mlp_width"],
-        "hidden_act": _THEIR_ACTIVATIONS[encoder["activation"]],
+        "hidden_act": their_activation(encoder["activation"]),
         "layer_norm_eps": encoder["eps"],
     }
+
+
+def their_activation(name: str) -> str:
+    """Their name of an activation of ours."""
+    return _THEIR_ACTIVATIONS[name]
 
 
 def check_fields(what: str, encoder: Section, expected: Mapping[str, Any]) -> None:

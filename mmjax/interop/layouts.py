@@ -134,6 +134,20 @@ def norm(key: str, path: str) -> list[Entry]:
     return same(f"{key}.weight", f"{path}/scale") + same(f"{key}.bias", f"{path}/bias")
 
 
+def batch_norm(key: str, path: str) -> list[Entry]:
+    """A batch normalisation with its running statistics."""
+    statistics = {"running_mean": "mean", "running_var": "var"}
+    return norm(key, path) + [
+        Entry((f"{key}.{theirs}",), (f"batch_stats/{path}/{ours}",)) for theirs, ours in statistics.items()
+    ]
+
+
+def batch_counters(entries: Sequence[Entry]) -> dict[str, np.ndarray]:
+    """The counts of training batches that theirs keep beside the statistics, which nothing here needs."""
+    found = [key for entry in entries for key in entry.keys if key.endswith(".running_mean")]
+    return {key.replace(".running_mean", ".num_batches_tracked"): np.zeros((), np.int64) for key in found}
+
+
 def dense(key: str, path: str, *, bias: bool = True, inputs: int = 1) -> list[Entry]:
     """A linear map with its bias; `inputs` as in `Linear`."""
     kernel = Entry((f"{key}.weight",), (f"params/{path}/kernel",), Linear(inputs=inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -14,7 +15,6 @@ import numpy as np
 from absl import logging
 
 from mmjax import components, schema
-from mmjax.encoders.transformer import TransformerEncoder
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files
 from mmjax.interop.families import FAMILIES
@@ -208,10 +208,10 @@ def describe_model(model: Model) -> Section:
 
 def _sized(encoder: Section) -> Section:
     part = components.build("encoders", encoder)
-    if not isinstance(part, TransformerEncoder):
+    if not hasattr(part, "size"):
         return encoder
-    size = part.size
-    sizes = {"width": size.width, "depth": size.depth, "heads": size.heads, "mlp_width": size.mlp_width}
+    sizes = dataclasses.asdict(part.size)
+    sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
     return {**encoder, "variant": "custom", **sizes}
 
 

@@ -28,12 +28,19 @@ def randomise(model, seed=0):
     return model.eval()
 
 
+def their_inputs(batch):
+    """Their arguments for a batch of ours."""
+    turned = {}
+    for name, array in batch.items():
+        key, turn = _ARGUMENTS[name]
+        turned[key] = turn(array)
+    return turned
+
+
 def theirs(case, model=None):
     """name -> array, by their model."""
-    arguments = dict(case.arguments)
-    for name, array in case.batch.items():
-        key, turn = _ARGUMENTS[name]
-        arguments[key] = torch.from_numpy(turn(array))
+    given = (case.inputs or their_inputs)(case.batch)
+    arguments = {name: torch.from_numpy(array) for name, array in given.items()} | dict(case.arguments)
     with torch.no_grad():
         out = (model or case.model)(**arguments)
     return {name: np.asarray(value) for name, value in case.outputs(out).items()}
