@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import pathlib
 import shutil
 import uuid
 from collections.abc import Iterator
 
 from mmjax.errors import DataError
+from mmjax.files import write_text
 
 DIGESTS = "digests.json"
 
@@ -53,18 +53,11 @@ def publish(directory: pathlib.Path, target: pathlib.Path) -> None:
             raise
 
 
-def write_file(path: pathlib.Path, text: str) -> None:
-    """Replaces a small file in one step."""
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
 def write_digests(directory: pathlib.Path) -> None:
     """Writes `digests.json`: `{file: {'size': bytes, 'sha256': hex}}` of every file in `directory`."""
     files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != DIGESTS)
     digests = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in files}
-    write_file(directory / DIGESTS, json.dumps(digests, indent=1))
+    write_text(directory / DIGESTS, json.dumps(digests, indent=1))
 
 
 def read_digests(directory: pathlib.Path, name: str) -> dict[str, str]:

@@ -20,6 +20,7 @@ from tensorflow_datasets.proto import tf_example_pb2
 from mmjax.data import prepared
 from mmjax.data.source import Record, Source, digest
 from mmjax.errors import DataError, MmjaxError
+from mmjax.files import write_text
 
 _CONTENT = "content.json"
 _RAW = tfds.decode.DeserializeMethod.RAW_BYTES
@@ -154,7 +155,7 @@ def _write_content(directory: pathlib.Path) -> None:
             ordered = tf_example_pb2.Example.FromString(record).SerializeToString(deterministic=True)
             sha256.update(len(ordered).to_bytes(8, "little") + ordered)
         content[split] = sha256.hexdigest()
-    prepared.write_file(directory / _CONTENT, json.dumps(content, indent=1))
+    write_text(directory / _CONTENT, json.dumps(content, indent=1))
 
 
 def png(image: Image.Image) -> io.BytesIO:

@@ -17,9 +17,9 @@ import tokenizers as hf
 from absl import logging
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
-from mmjax.data import prepared
 from mmjax.data.source import Source, digest
 from mmjax.errors import ConfigError, DataError
+from mmjax.files import write_text
 
 # The special tokens of trained tokenizers; their ids are 0 to 6 in this order.
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[BOS]", "[EOS]")
@@ -83,8 +83,7 @@ class Tokenizer:
 
     def save(self, path: pathlib.Path) -> None:
         """Writes a `tokenizer.json`, in one step."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        prepared.write_file(path, self._backend.to_str(pretty=True))
+        write_text(path, self._backend.to_str(pretty=True))
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The token ids of a text.

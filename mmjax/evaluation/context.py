@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
 import pathlib
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from jax.experimental import multihost_utils
 from mmjax.components import suggestion
 from mmjax.data.source import Source, feature
 from mmjax.errors import ConfigError, DataError, NonFiniteError
+from mmjax.files import write_text
 
 ALWAYS = ("example_id", "example_mask", "example_row")  # returned by every forward pass
 _LOG_SECONDS = 10.0
@@ -181,13 +181,8 @@ class EvalContext:
         """
         if jax.process_index() != 0:
             return
-        folder = self._workdir / "artifacts"
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name.replace('/', '_')}.json"
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         text = json.dumps(_plain({"step": self.step, **content}), ensure_ascii=False, allow_nan=False)
-        partial.write_text(text + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_text(self._workdir / "artifacts" / f"{name.replace('/', '_')}.json", text + "\n")
 
     def _run(self, data: str) -> dict[str, np.ndarray]:
         pipeline, parts, checked = _known(self._pipelines, data), [], set()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
-import tempfile
 
 from absl import logging
 
 from mmjax.errors import DataError
+from mmjax.files import write_text
 from mmjax.reports import classification, gallery, summary
 from mmjax.reports.files import RunFiles, read_run
 from mmjax.reports.html import element, join, page
@@ -48,15 +47,7 @@ def write_report(workdir: pathlib.Path | str, images: gallery.Images | None = No
     run = read_run(workdir)
     text = _page(run, images or Records(run.config).image)
     target = run.workdir / FILE_NAME
-    descriptor, unfinished = tempfile.mkstemp(dir=run.workdir, prefix=".report-", suffix=".html")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, target)
-    except BaseException:
-        pathlib.Path(unfinished).unlink(missing_ok=True)
-        raise
+    write_text(target, text)
     return target
 
 

@@ -17,7 +17,8 @@ from typing import Any
 from absl import logging
 
 from mmjax.errors import DataError
-from mmjax.training.workdir import read_json, write_json
+from mmjax.files import write_json
+from mmjax.training.workdir import read_json
 
 RECORD = "checkpoint.json"
 DIGESTS = "digests.json"

@@ -26,11 +26,11 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from mmjax.errors import ConfigError, DataError
+from mmjax.files import write_json
 from mmjax.layers.stacking import stack_blocks, unstack_blocks
 from mmjax.parallel.placement import named_leaves, path_name
 from mmjax.training import checkpoint_files as files
 from mmjax.training.state import TrainState
-from mmjax.training.workdir import write_json
 
 _ITEMS = ("params", "model_state", "ema", "training")
 _NONE, _ALL_DAMAGED = -1, -2  # instead of a step, between processes

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from mmjax import components, schema
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
+from mmjax.files import write_json
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.loop import train
 
@@ -51,7 +52,7 @@ def cross_validate(
         values = [metrics[name] for metrics in results if name in metrics]
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         summary[name] = {"mean": float(np.mean(values)), "std": std, "folds": len(values)}
-    workdir_lib.write_json(workdir / "folds.json", {"folds": folds, "group": group, "metrics": summary})
+    write_json(workdir / "folds.json", {"folds": folds, "group": group, "metrics": summary})
     return summary
 
 

@@ -22,6 +22,7 @@ from mmjax import config as config_lib
 from mmjax.data.prefetch import prefetch
 from mmjax.errors import DataError, NonFiniteError, Preempted
 from mmjax.evaluation.run import build_evaluators, check_metric
+from mmjax.files import write_json
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.training import resume
 from mmjax.training import workdir as workdir_lib
@@ -158,7 +159,7 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
         "config": config_lib.to_dict(setup.config),
     }
     if jax.process_index() == 0:
-        workdir_lib.write_json(workdir / workdir_lib.RESULT, result)
+        write_json(workdir / workdir_lib.RESULT, result)
     return result
 
 

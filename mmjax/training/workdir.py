@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import pathlib
 import platform
 import subprocess
@@ -28,17 +27,10 @@ from typing import Any
 from mmjax import components, schema
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError, DataError
+from mmjax.files import write_json, write_text
 
 CONFIG, DATA, RESULT = "config.json", "data.json", "result.json"
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Writes JSON so that a reader sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def read_json(path: pathlib.Path) -> Any:
@@ -57,7 +49,7 @@ def check_place(workdir: pathlib.Path) -> None:
         raise ConfigError(f"--workdir={workdir}: is a file; choose a directory")
     if (workdir / CONFIG).is_file() or not workdir.is_dir():
         return
-    # A process that was killed within `write_json` may have left its partial file.
+    # A process that was killed while writing the first file may have left its partial file.
     if any(not path.name.endswith(".partial") for path in workdir.iterdir()):
         raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
 
@@ -195,9 +187,7 @@ def _cut_back(path: pathlib.Path, step: int) -> None:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError, TypeError):
             continue  # the half-written last line of a killed process
-    partial = path.with_name(".metrics.jsonl.partial")
-    partial.write_text("".join(kept), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, "".join(kept))
 
 
 def versions() -> dict[str, str]:

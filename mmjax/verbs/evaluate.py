@@ -12,7 +12,8 @@ from collections.abc import Mapping
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
-from mmjax.training.workdir import read_config, write_json
+from mmjax.files import write_json
+from mmjax.training.workdir import read_config
 from mmjax.verbs import common
 
 

@@ -6,6 +6,7 @@ import argparse
 import pathlib
 from collections.abc import Mapping
 
+from mmjax.files import write_json
 from mmjax.verbs import common
 
 
@@ -30,7 +31,6 @@ def make_report(workdir: pathlib.Path) -> pathlib.Path:
 def _save_attention(workdir: pathlib.Path) -> None:
     from mmjax.inference.run import load
     from mmjax.reports.attention import attention_artifact
-    from mmjax.training.workdir import write_json
 
     model = load(workdir)
     data = next(iter(model.config["data"]["eval"]), "train")

@@ -7,9 +7,10 @@ import pathlib
 from collections.abc import Mapping
 
 from mmjax.errors import ConfigError, MmjaxError
+from mmjax.files import write_json
 from mmjax.reproduce import experiment as experiments
 from mmjax.reproduce import table
-from mmjax.training.workdir import read_json, write_json
+from mmjax.training.workdir import read_json
 from mmjax.verbs import common
 
 

@@ -14,6 +14,7 @@ import tiny
 from mmjax import config as config_lib
 from mmjax.__main__ import dispatch
 from mmjax.errors import ConfigError, DataError
+from mmjax.files import write_json
 from mmjax.training import optimizer as optimizers
 from mmjax.training import resume, sizes
 from mmjax.training import workdir as workdir_lib
@@ -154,7 +155,7 @@ def finished_run(plain, tmp_path):
     workdir = tmp_path / "run"
     workdir_lib.write_inputs(workdir, filled(plain), made_data().facts(), {}, {})
     result = {"metrics": {"classification/colour_logits/accuracy": 0.75}, "steps": 9, "wall_seconds": 61.0}
-    workdir_lib.write_json(workdir / "result.json", result)
+    write_json(workdir / "result.json", result)
     (workdir / "report.html").write_text("the report")
     return tiny.resolved(plain), workdir
 

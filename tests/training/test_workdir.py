@@ -28,15 +28,6 @@ def write(workdir, config=CONFIG, facts=FACTS):
     workdir_lib.write_inputs(workdir, config, facts, SPEC, {"default": Tokenizer()})
 
 
-def test_json_is_read_as_it_was_written(tmp_path):
-    workdir_lib.write_json(tmp_path / "new" / "x.json", {"a": [1, 0.1]})
-    assert workdir_lib.read_json(tmp_path / "new" / "x.json") == {"a": [1, 0.1]}
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.json"]
-    with pytest.raises(TypeError):  # what cannot be written leaves the old file
-        workdir_lib.write_json(tmp_path / "new" / "x.json", {"a": object()})
-    assert workdir_lib.read_json(tmp_path / "new" / "x.json") == {"a": [1, 0.1]}
-
-
 def test_json_that_is_missing_or_damaged(tmp_path):
     with pytest.raises(DataError, match=f"x.json: is missing; is {tmp_path} the directory of a run?"):
         workdir_lib.read_json(tmp_path / "x.json")
