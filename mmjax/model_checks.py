@@ -82,6 +82,8 @@ def _check_encoder(name: str, section: Mapping[str, Any], streams: Mapping[str, 
         return
     if section["encoder"]:
         raise ConfigError(f"{path}: has both encoder and share; keep one of them")
+    if section["init"]:
+        raise ConfigError(f"{path}: has both init and share; set init where the encoder is, in '{owner}'")
     _known(owner, [other for other in streams if other != name], f"{path}.share", "the other streams are")
     if streams[owner]["share"]:
         raise ConfigError(

@@ -96,11 +96,14 @@ class ModelStream:
       waveform `[B, T]`, video `[B, T, height, width, C]`.
     encoder: how it becomes `Features`.
     share: name of another stream whose encoder (and parameters) it uses instead.
+    init: published weights the encoder starts from, 'hf:DIRECTORY', 'hf:owner/name' (of the hub) or
+      'package:NAME'; empty starts fresh. Its architecture must be that of the encoder.
     """
 
     kind: Literal["image", "text", "audio", "waveform", "video"]
     encoder: component("encoders") | None = None
     share: str | None = None
+    init: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

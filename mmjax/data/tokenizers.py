@@ -17,6 +17,7 @@ import tokenizers as hf
 from absl import logging
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from mmjax.data.published import is_published, locate
 from mmjax.data.source import Source, digest
 from mmjax.errors import ConfigError, DataError
 from mmjax.files import write_text
@@ -47,12 +48,14 @@ class Tokenizer:
 
     Args:
       backend: the tokenizer; its truncation and padding are ignored.
+      special_in_text: whether '[PAD]' in a text is the special token, as in published preprocessing;
+        otherwise it is text like any other.
     """
 
-    def __init__(self, backend: hf.Tokenizer):
+    def __init__(self, backend: hf.Tokenizer, special_in_text: bool = False):
         backend.no_truncation()
         backend.no_padding()
-        backend.encode_special_tokens = True  # '[PAD]' in a text is text
+        backend.encode_special_tokens = not special_in_text
         self._backend = backend
         self.unk_id = self._find("unk")
         self.cls_id = self._find("cls")
@@ -68,8 +71,8 @@ class Tokenizer:
         return next((i for i in ids if i is not None), None)
 
     @classmethod
-    def load(cls, path: pathlib.Path) -> Tokenizer:
-        """Reads a `tokenizer.json`.
+    def load(cls, path: pathlib.Path, special_in_text: bool = False) -> Tokenizer:
+        """Reads a `tokenizer.json`; `special_in_text` as for the class.
 
         Raises:
           DataError: when there is none, or it is not one.
@@ -77,7 +80,7 @@ class Tokenizer:
         if not path.is_file():
             raise DataError(f"tokenizer: no file {path}; run ./launch.sh prepare --config=...")
         try:
-            return cls(hf.Tokenizer.from_str(path.read_text(encoding="utf-8")))
+            return cls(hf.Tokenizer.from_str(path.read_text(encoding="utf-8")), special_in_text)
         except Exception as error:  # the library raises plain Exception
             raise DataError(f"tokenizer: {path} is not a tokenizer.json ({error})") from None
 
@@ -95,16 +98,17 @@ class Tokenizer:
         """
         return self._backend.encode(text, add_special_tokens=special).ids
 
-    def encode_with_template(self, text: str, max_length: int) -> list[int]:
+    def encode_with_template(self, text: str, max_length: int, cut: str = "end") -> list[int]:
         """The token ids of a text within the special tokens of the file's own template.
 
         Args:
-          text: any text; its end is cut where the whole would be longer than `max_length`.
+          text: any text; it is cut where the whole would be longer than `max_length`.
           max_length: longest result.
+          cut: which side of the text is cut, its 'end' or its 'start'.
         """
         special = len(self._backend.encode("", add_special_tokens=True).ids)
         encoding = self._backend.encode(text, add_special_tokens=False)
-        encoding.truncate(max(max_length - special, 0))
+        encoding.truncate(max(max_length - special, 0), direction="left" if cut == "start" else "right")
         return self._backend.post_process(encoding, None, True).ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -114,6 +118,10 @@ class Tokenizer:
     def token(self, token_id: int) -> str:
         """A token as it stands in the vocabulary."""
         return self._backend.id_to_token(int(token_id))
+
+    def token_id(self, token: str) -> int | None:
+        """The id of a token as it stands in the vocabulary; None where it does not."""
+        return self._backend.token_to_id(token)
 
     @property
     def vocab_size(self) -> int:
@@ -126,10 +134,11 @@ class Tokenizer:
         return hashlib.sha256(self._backend.to_str(pretty=True).encode()).hexdigest()
 
     def __getstate__(self):
-        return self._backend.to_str()
+        return self._backend.to_str(), not self._backend.encode_special_tokens
 
     def __setstate__(self, state):
-        self.__init__(hf.Tokenizer.from_str(state))
+        text, special_in_text = state
+        self.__init__(hf.Tokenizer.from_str(text), special_in_text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -280,7 +289,8 @@ class File:
     """Any `tokenizer.json`, such as one that comes with pretrained weights.
 
     Attributes:
-      path: the file.
+      path: the file; or a published checkpoint that has one, 'hf:...' or 'package:...', see
+        `mmjax.data.published`.
     """
 
     path: str
@@ -291,7 +301,10 @@ class File:
         Raises:
           DataError: when there is none, or it is not one.
         """
-        path = pathlib.Path(self.path).expanduser()
+        if is_published(self.path):
+            path = locate(self.path) / "tokenizer.json"
+        else:
+            path = pathlib.Path(self.path).expanduser()
         Tokenizer.load(path)
         return path
 

@@ -1,9 +1,8 @@
-"""The files of a published checkpoint: JSON and safetensors, in a directory or on the Hugging Face hub."""
+"""The files of a published checkpoint: JSON and safetensors."""
 
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -25,35 +24,6 @@ _MODULES = "modules.json"
 _POOLING = "1_Pooling/config.json"
 _SENTENCE = "sentence_bert_config.json"
 SENTENCE_FILES = (_MODULES, _POOLING, _SENTENCE, "config_sentence_transformers.json")
-
-
-def locate(source: str | os.PathLike, revision: str | None = None) -> pathlib.Path:
-    """The directory of a checkpoint.
-
-    Args:
-      source: a directory, or the id of a model on the hub, 'owner/name', whose JSON, tokenizer and
-        safetensors files are then downloaded into the hub's cache.
-      revision: branch, tag or commit on the hub.
-
-    Raises:
-      DataError: there is no such directory, and no such model can be had.
-    """
-    path = pathlib.Path(source).expanduser()
-    if path.is_dir():
-        return path
-    text = str(source)
-    if text.count("/") != 1 or text.startswith((".", "/", "~")):
-        raise DataError(f"weights: no directory {text}; give one, or a model on the hub as 'owner/name'")
-    import huggingface_hub  # imported late: it takes a while, and only downloads need it
-
-    try:
-        found = huggingface_hub.snapshot_download(
-            text, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.txt"]
-        )
-    except Exception as error:  # the hub's client raises many kinds
-        reason = str(error).strip().splitlines()[0]
-        raise DataError(f"weights: cannot download '{text}' from the hub ({reason})") from error
-    return pathlib.Path(found)
 
 
 def read_json(directory: pathlib.Path, name: str) -> dict[str, Any]:

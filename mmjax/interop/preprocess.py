@@ -30,14 +30,14 @@ _KEPT = (
     *files_lib.SENTENCE_FILES,
 )
 # Pillow's numbers of its resampling filters.
-_RESAMPLERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+_RESAMPLERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 class Preprocess:
     """From images, texts, sounds and videos to a batch for the model.
 
     `preprocess(image=[...], text=[...])` takes a list with one value per example for each stream, and
-    None where an example lacks the stream: paths or bytes of files, uint8 images
+    None where an example lacks the stream: paths or bytes of files, images of Pillow, uint8 images
     `[height, width, 3]`, texts, waveforms. It gives numpy arrays: each stream under its name,
     '<stream>_mask' where lengths vary, and '<stream>_present'.
 
@@ -73,15 +73,19 @@ class Preprocess:
                 found = files_lib.read_json(directory, file)
                 # One file for all processors, since transformers 5, or one per processor.
                 settings |= found.get("image_processor") or found.get("feature_extractor") or found
-        tokenizer = Tokenizer.load(directory / _TOKENIZER) if (directory / _TOKENIZER).is_file() else None
+        tokenizer = None
+        if (directory / _TOKENIZER).is_file():
+            tokenizer = Tokenizer.load(directory / _TOKENIZER, special_in_text=True)
         kept = {name: (directory / name).read_bytes() for name in _KEPT if (directory / name).is_file()}
-        if "tokenizer_config.json" in kept:
-            settings["tokenizer"] = files_lib.read_json(directory, "tokenizer_config.json")
+        for file in ("special_tokens_map.json", "tokenizer_config.json"):
+            if file in kept:
+                settings.setdefault("tokenizer", {}).update(files_lib.read_json(directory, file))
         transforms = family.transforms(config, settings)
         if tokenizer is not None:
+            pad_id = _pad_id(tokenizer, settings.get("tokenizer", {}))
             for chain in transforms.values():
                 if any(t["type"] == "tokenize" for t in chain) and chain[-1]["type"] == "pad":
-                    chain[-1] = {**chain[-1], "value": float(tokenizer.pad_id)}
+                    chain[-1] = {**chain[-1], "value": float(pad_id)}
         return cls(transforms, tokenizer, kept, family.pad_texts, name)
 
     def __call__(self, **streams: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -120,7 +124,10 @@ class Preprocess:
         if not any(t["type"] == "tokenize" for t in chain):
             return chain
         if self.tokenizer is None:
-            raise DataError(f"preprocess: the checkpoint has no {_TOKENIZER}, so texts cannot be read")
+            raise DataError(
+                f"preprocess: the checkpoint has no {_TOKENIZER}, so texts cannot be read; write one with "
+                "`save_pretrained` of its tokenizer in transformers"
+            )
         if chain[-1]["type"] == "pad" and not self._pad_texts:
             # No longer than the longest of these texts.
             tokenize = next(t for t in chain if t["type"] == "tokenize")
@@ -131,12 +138,27 @@ class Preprocess:
         return chain
 
 
+def _pad_id(tokenizer, settings):
+    """The id of the token that tokenizer_config.json names; SigLIP, which attends to it, has its own."""
+    token = settings.get("pad_token")
+    token = token.get("content") if isinstance(token, Mapping) else token
+    if token is None:
+        return tokenizer.pad_id
+    found = tokenizer.token_id(token)
+    if found is None:
+        raise DataError(f"weights: pad_token is '{token}', which is not in {_TOKENIZER}")
+    return found
+
+
 def _loaded(value: Any) -> Any:
     return pathlib.Path(value).read_bytes() if isinstance(value, os.PathLike) else value
 
 
 def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[dict]:
     """Our transforms for the settings of an image processor.
+
+    They give the numbers of transformers' processors that resize with Pillow. Those that resize with
+    torchvision round within the filter elsewhere, so that pixels differ by one of 255 steps.
 
     Args:
       settings: of preprocessor_config.json.
@@ -148,27 +170,46 @@ def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -
     given = {**defaults, **{key: value for key, value in settings.items() if value is not None}}
     chain: list[dict] = [{"type": "decode_image"}]
     if given.get("do_resize", True):
-        chain.append(_resize(given["size"], _resampler(given)))
+        # Files of old say a number, which means what the size means by default.
+        square = "height" in defaults["size"]
+        chain.append(_resize(given["size"], _resampler(given), square))
     if given.get("do_center_crop"):
         crop = given["crop_size"]
         crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-        chain.append({"type": "center_crop", "size": crop["height"], "width": crop["width"]})
-    factor = given.get("rescale_factor", 1 / 255)
-    if not given.get("do_rescale", True) or abs(factor * 255 - 1) > 1e-6:
-        raise ConfigError(f"weights: rescale_factor is {factor}, expected 1/255, the only one implemented")
+        size = {"size": crop["height"], "width": crop["width"]}
+        chain.append({"type": "center_crop", **size, "rounding": "down", "pad": True})
+    if given.get("do_pad"):
+        raise ConfigError("weights: do_pad is True, expected False, the only one implemented for images")
+    return [*chain, normalise_transform(given)]
+
+
+def normalise_transform(given: Mapping[str, Any]) -> dict:
+    """Our transform for `rescale_factor`, `image_mean` and `image_std`, and whether they are used.
+
+    Ours divides pixels by 255, so mean and standard deviation are in those units: (f x - m) / s is
+    (x / 255 - m / 255f) / (s / 255f).
+    """
+    factor = given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 1.0
     plain = not given.get("do_normalize", True)
-    mean, std = ([0.0] * 3, [1.0] * 3) if plain else (given["image_mean"], given["image_std"])
-    return [*chain, {"type": "normalise", "mean": list(mean), "std": list(std)}]
+    mean, std = (0.0, 1.0) if plain else (given["image_mean"], given["image_std"])
+    unit = 1.0 if abs(255 * factor - 1) < 1e-9 else 1 / (255 * factor)
+
+    def channels(value):
+        return [float(x) * unit for x in (value if isinstance(value, Sequence) else [value] * 3)]
+
+    return {"type": "normalise", "mean": channels(mean), "std": channels(std)}
 
 
-def _resize(size, resampler):
+def _resize(size, resampler, square):
     if isinstance(size, int):
-        size = {"shortest_edge": size}
+        size = {"height": size, "width": size} if square else {"shortest_edge": size}
     if "height" in size:
         return {"type": "resize", "size": size["height"], "width": size["width"], "resampler": resampler}
     if "shortest_edge" in size and "longest_edge" not in size:
         return {"type": "resize_short_side", "size": size["shortest_edge"], "resampler": resampler}
-    raise ConfigError(f"weights: the image size {dict(size)} is not implemented; expected height and width")
+    raise ConfigError(
+        f"weights: the image size {dict(size)} is not implemented; expected height and width, or shortest_edge"
+    )
 
 
 def _resampler(given):
@@ -182,13 +223,15 @@ def text_transforms(settings: Mapping[str, Any], max_length: int, **more: Any) -
     """Our transforms for the settings of a tokenizer: its own template of special tokens, then padding.
 
     Args:
-      settings: of preprocessor_config.json, with tokenizer_config.json under 'tokenizer'.
+      settings: of preprocessor_config.json, with tokenizer_config.json and special_tokens_map.json
+        under 'tokenizer'.
       max_length: what the model can read; the tokenizer's own limit counts where it is smaller.
       more: further fields of `tokenize`.
     """
-    limit = settings.get("tokenizer", {}).get("model_max_length", max_length)
-    length = int(min(limit, max_length))
+    given = settings.get("tokenizer", {})
+    length = int(min(given.get("model_max_length") or max_length, max_length))
+    cut = "start" if given.get("truncation_side") == "left" else "end"
     return [
-        {"type": "tokenize", "max_length": length, "template": True, **more},
-        {"type": "pad", "length": length},
+        {"type": "tokenize", "max_length": length, "template": True, "cut": cut, **more},
+        {"type": "pad", "length": length, "side": given.get("padding_side") or "right"},
     ]

@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from mmjax import components, schema
+from mmjax.data.published import locate
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files
 from mmjax.interop.families import FAMILIES
@@ -69,7 +70,8 @@ def from_pretrained(
 
     Args:
       source: a directory in the layout of Hugging Face transformers (config.json, safetensors in one
-        file or several, tokenizer and preprocessor), or the id of one on the hub.
+        file or several, tokenizer and preprocessor), the id of one on the hub, or 'package:NAME', see
+        `mmjax.data.published`.
       revision: branch, tag or commit on the hub.
       dtype: what the model computes in; the variables are float32.
       remat, scan: see `mmjax.schema.Config`.
@@ -79,7 +81,7 @@ def from_pretrained(
       ConfigError: the architecture is not one of `mmjax.interop.FAMILIES`, or uses what is not
         implemented; the message names the field.
     """
-    directory = files.locate(source, revision)
+    directory = locate(source, revision)
     weights = read_weights(directory)
     logging.info(
         "%s: a model of the family '%s', %d tensors not used%s",
@@ -99,14 +101,8 @@ def from_pretrained(
 
 def read_weights(directory: pathlib.Path) -> Weights:
     """The weights of a checkpoint as variables of our model; see `from_pretrained` for the errors."""
-    config = files.read_config(directory)
-    name, family = _find_family(config, directory)
-    tensors = files.Tensors(directory)
-    on_disk = {}
-    for key in tensors:
-        canonical = family.canonical(key, config)
-        if canonical is not None:
-            on_disk[canonical] = key
+    name, config, tensors, on_disk = _open(directory)
+    family = FAMILIES[name]
     section = normalise_section(family.section(config, on_disk.keys()))
     expected = _shapes(section, family.inputs(config))
 
@@ -136,6 +132,21 @@ def read_weights(directory: pathlib.Path) -> Weights:
     nested = flax.traverse_util.unflatten_dict(arrays, sep="/")
     unused = sorted(set(tensors) - {on_disk[key] for key in used})
     return Weights(name, section, {"params": {}, **nested}, unused)
+
+
+def read_section(directory: pathlib.Path) -> Section:
+    """The `model` section of a checkpoint, without reading its weights; errors as `from_pretrained`."""
+    name, config, _, on_disk = _open(directory)
+    return normalise_section(FAMILIES[name].section(config, on_disk.keys()))
+
+
+def _open(directory):
+    """(family, config.json, tensors, canonical name -> name on disk)."""
+    config = files.read_config(directory)
+    name, family = _find_family(config, directory)
+    tensors = files.Tensors(directory)
+    names = ((family.canonical(key, config), key) for key in tensors)
+    return name, config, tensors, {canonical: key for canonical, key in names if canonical is not None}
 
 
 def save_pretrained(

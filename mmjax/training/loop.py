@@ -23,6 +23,7 @@ from mmjax.data.prefetch import prefetch
 from mmjax.errors import DataError, NonFiniteError, Preempted
 from mmjax.evaluation.run import build_evaluators, check_metric
 from mmjax.files import write_json
+from mmjax.interop.init import check_architectures, published_encoders
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.training import resume
 from mmjax.training import workdir as workdir_lib
@@ -137,6 +138,7 @@ def _check_run(config: ConfigDict, workdir: pathlib.Path) -> None:
     workdir_lib.check_log(config.log)
     if config.checkpoint.best_metric is not None:
         check_metric(build_evaluators(config), config.checkpoint.best_metric, "checkpoint.best_metric")
+    check_architectures(config_lib.to_dict(config)["model"])
     source = pathlib.Path(config.init.run) / "checkpoints"
     begins = not complete_steps(workdir / "checkpoints")  # else the run goes on from its own
     if config.init.run and begins and not complete_steps(source):
@@ -279,13 +281,20 @@ def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, int, dic
 
 
 def initial_state(setup: Setup) -> TrainState:
-    """A fresh state, with the parameters and statistics of another run where `init` names one.
+    """A fresh state, with published weights where streams name some, then those of a run `init` names.
 
     Raises:
-      DataError: the other run has no checkpoint that is whole.
-      ConfigError: its parameters do not fit, or none is taken.
+      DataError: the weights cannot be had, or the other run has no checkpoint that is whole.
+      ConfigError: they do not fit, or none is taken.
     """
     state = create_state(setup.model, setup.batch, setup.tx, setup.abstract, seed=setup.config.seed)
+    variables = {"params": state.params, **state.model_state}
+    published, reports = published_encoders(config_lib.to_dict(setup.config)["model"], variables)
+    for stream, report in reports.items():
+        logging.info("%s: %s: %s", stream, setup.config.model.streams[stream].init, report)
+    if reports:
+        params, _ = merge_params(state.params, published["params"])
+        state = replace_params(state, params, merge_model_state(state.model_state, published))
     init = setup.config.init
     if not init.run:
         return state

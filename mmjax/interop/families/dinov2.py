@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from mmjax.errors import ConfigError
-from mmjax.interop.families import vit
+from mmjax.interop.families import clip, vit
 from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder
 from mmjax.interop.layouts import BlockNames, blocks, norm, same
 from mmjax.interop.preprocess import image_transforms
@@ -29,6 +29,8 @@ PROCESSOR = {
     "image_mean": [0.485, 0.456, 0.406],
     "image_std": [0.229, 0.224, 0.225],
 }
+# Of the class of their processor, which the published files change.
+BIT = clip.PROCESSOR
 NAMES = BlockNames(
     prefix="encoder.layer.{i}.",
     query="attention.attention.query",
@@ -109,9 +111,9 @@ def canonical(key, config):
 
 
 def transforms(config, settings):
-    """Their image processor."""
+    """Their image processor, which is BiT's where its file leaves something out."""
     del config
-    return {"image": image_transforms(settings, PROCESSOR)}
+    return {"image": image_transforms(settings, BIT if settings else PROCESSOR)}
 
 
 FAMILY = Family(

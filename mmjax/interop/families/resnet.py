@@ -127,7 +127,7 @@ def cropped_share(settings):
     else:
         larger = int(side / given["crop_pct"])
         size = {"size": {"shortest_edge": larger}, "do_center_crop": True, "crop_size": side}
-    return image_transforms(given | size, {})
+    return image_transforms(given | size, PROCESSOR)
 
 
 FAMILY = Family(("resnet",), section, entries, inputs, export, transforms, canonical, constants)

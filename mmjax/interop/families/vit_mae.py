@@ -37,9 +37,9 @@ def export(section, shapes):
 
 
 def transforms(config, settings):
-    """Their image processor."""
+    """Their image processor, which is ViT's where its file leaves something out."""
     del config
-    return {"image": image_transforms(settings, PROCESSOR)}
+    return {"image": image_transforms(settings, vit.PROCESSOR if settings else PROCESSOR)}
 
 
 FAMILY = Family(("vit_mae",), section, vit.entries, vit.inputs, export, transforms, vit.canonical)
