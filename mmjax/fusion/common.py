@@ -8,7 +8,7 @@ dictionary: JAX sorts dictionaries at every transformation, so no other order wo
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
@@ -20,6 +20,8 @@ from mmjax.errors import ConfigError
 from mmjax.layers.pooling import zero_absent
 from mmjax.types import Features
 
+T = TypeVar("T")
+
 
 def in_order(features: Mapping[str, Features]) -> dict[str, Features]:
     """The streams sorted by name, with zeros wherever the mask is False.
@@ -29,9 +31,14 @@ def in_order(features: Mapping[str, Features]) -> dict[str, Features]:
     Raises:
       ConfigError: there is no stream at all.
     """
-    if not features:
+    return {name: silence(stream) for name, stream in in_order_of_names(features).items()}
+
+
+def in_order_of_names(streams: Mapping[str, T]) -> dict[str, T]:
+    """Whatever there is per stream, sorted by name; ConfigError where there is no stream at all."""
+    if not streams:
         raise ConfigError("model.fusion: got no streams, expected at least one in model.streams")
-    return {name: silence(features[name]) for name in sorted(features)}
+    return {name: streams[name] for name in sorted(streams)}
 
 
 def silence(features: Features) -> Features:
