@@ -8,11 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from mmjax import components
 from mmjax.data.preprocessing import Preprocessor
 from mmjax.data.source import ListSource
 from mmjax.data.tokenizers import Tokenizer
+from mmjax.data.transforms.image import DecodeImage
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files as files_lib
 
@@ -151,7 +153,9 @@ def _pad_id(tokenizer, settings):
 
 
 def _loaded(value: Any) -> Any:
-    return pathlib.Path(value).read_bytes() if isinstance(value, os.PathLike) else value
+    if isinstance(value, os.PathLike):
+        return pathlib.Path(value).read_bytes()
+    return DecodeImage()(value, None) if isinstance(value, Image.Image) else value
 
 
 def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[dict]:
@@ -162,7 +166,8 @@ def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -
 
     Args:
       settings: of preprocessor_config.json.
-      defaults: of the processor's class, for what is not there.
+      defaults: of the processor's class, for what is not there; `default_to_square` says whether a
+        size that is one number, as in files of old, is of both sides or of the shorter one.
 
     Raises:
       ConfigError: naming a setting that is not implemented.
@@ -170,9 +175,7 @@ def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -
     given = {**defaults, **{key: value for key, value in settings.items() if value is not None}}
     chain: list[dict] = [{"type": "decode_image"}]
     if given.get("do_resize", True):
-        # Files of old say a number, which means what the size means by default.
-        square = "height" in defaults["size"]
-        chain.append(_resize(given["size"], _resampler(given), square))
+        chain.append(_resize(given["size"], _resampler(given), given.get("default_to_square", False)))
     if given.get("do_center_crop"):
         crop = given["crop_size"]
         crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
@@ -208,7 +211,8 @@ def _resize(size, resampler, square):
     if "shortest_edge" in size and "longest_edge" not in size:
         return {"type": "resize_short_side", "size": size["shortest_edge"], "resampler": resampler}
     raise ConfigError(
-        f"weights: the image size {dict(size)} is not implemented; expected height and width, or shortest_edge"
+        f"weights: the image size {dict(size)} is not implemented; expected height and width, or "
+        "shortest_edge"
     )
 
 

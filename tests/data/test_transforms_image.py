@@ -158,6 +158,29 @@ def test_center_crop_takes_the_middle():
         run("center_crop", positions(10, 20), size=11)
 
 
+def test_center_crop_of_an_odd_rest_begins_where_it_is_told():
+    for free, even, down in [(1, 0, 0), (3, 2, 1), (5, 2, 2)]:
+        image = positions(4 + free, 4 + free)
+        np.testing.assert_array_equal(run("center_crop", image, size=4)[0, 0, :2], [even, even])
+        cropped = run("center_crop", image, size=4, rounding="down")
+        np.testing.assert_array_equal(cropped[0, 0, :2], [down, down])
+
+
+def test_center_crop_can_lay_a_border_around_small_images():
+    image = positions(3, 8) + 1
+    cropped = run("center_crop", image, size=6, pad=True)
+    assert cropped.shape == (6, 6, 3)
+    assert not cropped[:2].any() and not cropped[5:].any()
+    np.testing.assert_array_equal(cropped[2:5], image[:, 1:7])
+
+
+def test_images_of_pillow_are_read():
+    image = picture()
+    np.testing.assert_array_equal(run("decode_image", Image.fromarray(image)), image)
+    transparent = Image.new("RGBA", (2, 1), (9, 9, 9, 0))
+    np.testing.assert_array_equal(run("decode_image", transparent), np.full((1, 2, 3), 255))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 1000), st.integers(1, 10), st.integers(0, 3))
 def test_random_crop_stays_in_the_padded_image(seed, size, padding):

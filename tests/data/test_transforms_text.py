@@ -64,6 +64,15 @@ def test_tokenize_adds_special_tokens_and_cuts_the_text_not_them():
     np.testing.assert_array_equal(ids, [5, 7, 8, 6])
     np.testing.assert_array_equal(bound("tokenize", max_length=2)("w0 w1 w2", rng()), [7, 8])
     assert bound("tokenize", max_length=2)("", rng()).shape == (0,)
+    ids = bound("tokenize", max_length=4, start="bos", end="eos", cut="start")("w0 w1 w2 w3", rng())
+    np.testing.assert_array_equal(ids, [5, 9, 10, 6])
+    np.testing.assert_array_equal(bound("tokenize", max_length=2, cut="start")("w0", rng()), [7])
+
+
+def test_padding_can_stand_on_the_left():
+    made = run("pad", np.array([5, 6], np.int32), length=4, value=1, side="left")
+    np.testing.assert_array_equal(made["value"], [1, 1, 5, 6])
+    np.testing.assert_array_equal(made["mask"], [False, False, True, True])
 
 
 def test_binding_names_what_is_missing():

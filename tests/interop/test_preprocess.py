@@ -1,6 +1,7 @@
 """Images and texts become the batch that transformers makes of them, whatever their processor's settings."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from mmjax import interop
+from mmjax.data.tokenizers import Tokenizer
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop.families import FAMILIES
 
@@ -26,8 +28,16 @@ SETTINGS = {
     "square": {"size": {"height": 24, "width": 24}, "do_center_crop": False},
     "upright": {"size": SMALL, "resample": 0, "do_center_crop": False},
     "short_side": {"size": {"shortest_edge": 24}, "do_center_crop": True, "crop_size": SMALL, "resample": 1},
-    "odd_crop": {"size": {"shortest_edge": 25}, "do_center_crop": True, "crop_size": {"height": 18, "width": 18}},
-    "border": {"size": {"shortest_edge": 16}, "do_center_crop": True, "crop_size": {"height": 21, "width": 18}},
+    "odd_crop": {
+        "size": {"shortest_edge": 25},
+        "do_center_crop": True,
+        "crop_size": {"height": 18, "width": 18},
+    },
+    "border": {
+        "size": {"shortest_edge": 16},
+        "do_center_crop": True,
+        "crop_size": {"height": 21, "width": 18},
+    },
     "box": {"size": SMALL, "resample": 4, "do_center_crop": False},
     "hamming": {"size": SMALL, "resample": 5, "image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6]},
     "not_normalised": {"size": SMALL, "do_normalize": False, "do_center_crop": False},
@@ -180,7 +190,9 @@ def clip_tokenizer(hf, **settings):
             show_progress=False,
         ),
         normalizers.Lowercase(),
-        pre_tokenizers.Sequence([pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+        pre_tokenizers.Sequence(
+            [pre_tokenizers.Whitespace(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        ),
     )
     parts = _vocabulary_and_merges(trained)
     for token in ("<|startoftext|>", "<|endoftext|>"):
@@ -288,6 +300,16 @@ def test_padding_is_the_token_that_their_settings_name(hf, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"pad_token": "<none>"}))
     with pytest.raises(DataError, match="pad_token is '<none>', which is not in tokenizer.json"):
         interop.Preprocess.read(tmp_path, "siglip", FAMILIES["siglip"])
+
+
+def test_special_tokens_in_texts_are_read_as_such_also_by_a_copy(hf, tmp_path):
+    tokenizer = bert_tokenizer(hf, model_max_length=16)
+    ours = text_preprocess(hf, tmp_path, "bert", tokenizer).tokenizer
+    for made in (ours, pickle.loads(pickle.dumps(ours))):
+        assert made.encode("a [MASK] b") == tokenizer("a [MASK] b", add_special_tokens=False)["input_ids"]
+    as_text = Tokenizer.load(tmp_path / "tokenizer.json")
+    for made in (as_text, pickle.loads(pickle.dumps(as_text))):
+        assert tokenizer.mask_token_id not in made.encode("a [MASK] b")
 
 
 def test_without_a_tokenizer_texts_are_refused(hf, tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,10 +40,12 @@ class Pad:
     Attributes:
       length: the fixed length; a longer input is an error, so that nothing is cut unseen.
       value: what the padding holds; behind the mask it has no effect.
+      side: where the padding stands.
     """
 
     length: int
     value: float = 0.0
+    side: Literal["right", "left"] = "right"
 
     def __post_init__(self):
         require(self, "length", self.length > 0, "more than 0")
@@ -54,9 +56,11 @@ class Pad:
         if missing < 0:
             cut = "cut it before (tokenize.max_length, random_crop_frames), or raise pad.length"
             raise fail(self, value, f"at most {self.length} along the first axis; {cut}")
-        widths = [(0, missing)] + [(0, 0)] * (array.ndim - 1)
+        before, after = (0, missing) if self.side == "right" else (missing, 0)
+        widths = [(before, after)] + [(0, 0)] * (array.ndim - 1)
         padded = np.pad(array, widths, constant_values=self.value)
-        return {"value": padded, "mask": np.arange(self.length) < len(array)}
+        place = np.arange(self.length)
+        return {"value": padded, "mask": (place >= before) & (place < self.length - after)}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,12 +19,12 @@ from mmjax.errors import DataError
 
 # Formats whose decoders run in this process; EPS, for one, would start Ghostscript.
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "PPM", "TIFF")
-Resampler = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Resampler = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodeImage:
-    """Encoded bytes, or a uint8 array, to uint8 `[height, width, channels]`.
+    """Encoded bytes, a uint8 array, or an image of Pillow, to uint8 `[height, width, channels]`.
 
     The EXIF orientation is applied, transparency is laid on white, and grey is the luma of ITU-R
     BT.601. An animation gives its first frame.
@@ -43,8 +43,8 @@ class DecodeImage:
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
         if isinstance(value, np.ndarray):
             image = self._from_array(value)
-        elif isinstance(value, bytes):
-            image = self._from_bytes(value)
+        elif isinstance(value, bytes | Image.Image):
+            image = self._opened(value)
         else:
             raise fail(self, value, "the bytes of an image file, or a uint8 array [height, width(, C)]")
         if image.has_transparency_data:
@@ -61,17 +61,24 @@ class DecodeImage:
         self._check_size(value.shape[1], value.shape[0])
         return Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value)
 
-    def _from_bytes(self, value):
+    def _opened(self, value):
         try:
+            if isinstance(value, Image.Image):
+                return self._upright(value)
             with Image.open(io.BytesIO(value), formats=_FORMATS) as image:
-                self._check_size(*image.size)
-                image.load()
-                image = ImageOps.exif_transpose(image)
+                return self._upright(image)
         except DataError:
             raise
         except Exception as error:  # on damaged files Pillow's parsers raise nearly anything
-            message = f"decode_image: {len(value)} bytes that are no readable image ({error})"
-            raise DataError(message) from error
+            what = (
+                f"{len(value)} bytes that are" if isinstance(value, bytes) else "an image of Pillow that is"
+            )
+            raise DataError(f"decode_image: {what} no readable image ({error})") from error
+
+    def _upright(self, image):
+        self._check_size(*image.size)
+        image.load()
+        image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16"):
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         return image
@@ -130,19 +137,33 @@ class ResizeShortSide:
 
 @dataclasses.dataclass(frozen=True)
 class CenterCrop:
-    """The middle `size` x `width` pixels; `width` none takes `size`."""
+    """The middle `size` x `width` pixels; `width` none takes `size`.
+
+    Attributes:
+      size: height in pixels.
+      width: width in pixels; none takes `size`.
+      rounding: where an odd number of pixels is left over: the crop begins at the half rounded to the
+        'even' number, as in torchvision, or 'down', as in transformers.
+      pad: whether a smaller image gets a black border, larger above and on the left where it cannot
+        be even; otherwise it is an error.
+    """
 
     size: int
     width: int | None = None
+    rounding: Literal["even", "down"] = "even"
+    pad: bool = False
 
     def __post_init__(self):
         _check_pixels(self)
 
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
         height, width = self.size, self.width or self.size
-        free_h, free_w = _room_to_crop(self, value, height, width)
-        # round() sends .5 to the even number, as torchvision does.
-        return crop(value, round(free_h / 2), round(free_w / 2), height, width)
+        if self.pad:
+            value = _bordered(require_image(self, value), height, width)
+        free = _room_to_crop(self, value, height, width)
+        # round() sends .5 to the even number.
+        top, left = (n // 2 if self.rounding == "down" else round(n / 2) for n in free)
+        return crop(value, top, left, height, width)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,6 +236,12 @@ class RandomResizedCrop:
 def _check_pixels(transform):
     require(transform, "size", transform.size > 0, "more than 0")
     require(transform, "width", transform.width is None or transform.width > 0, "more than 0, or none")
+
+
+def _bordered(image, height, width):
+    lacking = [max(0, height - image.shape[-3]), max(0, width - image.shape[-2])]
+    sides = [((n + 1) // 2, n // 2) for n in lacking]
+    return np.pad(image, [(0, 0)] * (image.ndim - 3) + sides + [(0, 0)])
 
 
 def _room_to_crop(transform, image, height, width):

@@ -91,11 +91,12 @@ class Tokenize:
     """Text to token ids, int32 `[l]`, `l` at most `max_length`.
 
     Attributes:
-      max_length: longest result, special tokens counted; what is over is cut from the end of the text.
+      max_length: longest result, special tokens counted; what is over is cut from the text.
       start: token before the text: `bos` for a decoder, `cls` for a BERT-like encoder.
       end: token after the text: `eos` or `sep`.
       template: the special tokens are those that the tokenizer's own file puts around a text, as
         published models expect; instead of `start` and `end`.
+      cut: which side of a text that is too long is cut.
       tokenizer: its name in `data.tokenizers`.
     """
 
@@ -103,6 +104,7 @@ class Tokenize:
     start: Literal["none", "bos", "cls"] = "none"
     end: Literal["none", "eos", "sep"] = "none"
     template: bool = False
+    cut: Literal["end", "start"] = "end"
     tokenizer: str = "default"
     bound: Any = None  # the tokenizer, set by `bind`
 
@@ -123,9 +125,11 @@ class Tokenize:
         if not isinstance(value, str):
             raise fail(self, value, "text (for a list, put choose or first before)")
         if self.template:
-            return np.asarray(self.bound.encode_with_template(value, self.max_length), np.int32)
+            return np.asarray(self.bound.encode_with_template(value, self.max_length, self.cut), np.int32)
         before, after = self._special("start"), self._special("end")
-        ids = list(self.bound.encode(value))[: self.max_length - len(before) - len(after)]
+        ids = list(self.bound.encode(value))
+        over = max(0, len(ids) + len(before) + len(after) - self.max_length)
+        ids = ids[over:] if self.cut == "start" else ids[: len(ids) - over]
         return np.asarray([*before, *ids, *after], np.int32)
 
     def _special(self, field):

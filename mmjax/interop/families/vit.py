@@ -24,6 +24,7 @@ DEFAULTS = {
 }
 PROCESSOR = {
     "size": {"height": 224, "width": 224},
+    "default_to_square": True,
     "resample": 2,
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
