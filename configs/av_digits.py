@@ -3,9 +3,11 @@
     ./launch.sh train --config=configs/av_digits.py:fusion=concat
 
 A CNN reads an MNIST image, a one-dimensional CNN the MFCCs of a spoken digit, and a classifier tells
-the digit. Argument `fusion`: `concat`, `gated`, `co_attention`, or `late` (a classifier per stream,
-their probabilities averaged); `image` and `audio` train on that stream alone. Encoders and training
-are the same for all. `./launch.sh reproduce av_digits` runs all of them and makes the table.
+the digit. Argument `fusion`: one of `FUSIONS` below, or a late fusion, a classifier per stream whose
+decisions are combined (`late` averages probabilities, `late_weighted` with learned weights,
+`late_product` multiplies); `image` and `audio` train on that stream alone. Encoders and training are
+the same for all; `encoders=transformer` takes transformers for the CNNs, which `bottleneck` and
+`gated_cross_attention` need. `./launch.sh reproduce av_digits` and `fusions` make tables of them.
 
 In training each stream is drawn to be hidden with probability 0.25, and where both are, one stays
 (modality dropout, as in ModDrop, Neverova et al. 2016, arXiv 1501.00102), so that the model answers
@@ -32,9 +34,46 @@ AUDIO_CORRUPTION = [
     {"type": "drop_frames", "fraction": 0.2},
 ]
 
+# What differs from a fusion's defaults: the width, and few layers, for small encoders.
+FUSIONS = {
+    "concat": {"width": WIDTH},
+    "gated": {"width": WIDTH},
+    "film": {"width": WIDTH, "depth": 1},
+    "tensor": {"width": WIDTH, "stream_width": 16},
+    "low_rank": {"width": WIDTH},
+    "bilinear": {"width": WIDTH},
+    "co_attention": {"width": WIDTH, "depth": 1, "heads": 4},
+    "merged_attention": {"width": WIDTH, "depth": 2, "heads": 4},
+    "cross_attention": {"width": WIDTH, "depth": 2, "heads": 4, "query": "image"},
+    "perceiver_resampler": {"width": WIDTH, "depth": 2, "heads": 4, "queries": 8},
+    "q_former": {"width": WIDTH, "depth": 2, "heads": 4, "queries": 8, "text": "audio"},
+    "bottleneck": {"bottlenecks": 4, "fusion_layer": 1},
+    "gated_cross_attention": {"query": "image", "heads": 4},
+}
+LATE = {
+    "late": {},
+    "late_weighted": {"combine": "weighted_probability"},
+    "late_product": {"combine": "product"},
+}
+
+_TRANSFORMER = {"variant": "custom", "width": WIDTH, "depth": 3, "heads": 4}
+ENCODERS = {
+    "cnn": {
+        "image": {"type": "cnn", "widths": [16, 32, WIDTH, WIDTH]},
+        "audio": {"type": "audio_cnn", "widths": [32, WIDTH, WIDTH]},
+    },
+    "transformer": {
+        "image": {"type": "vit", "patch_size": 7, "pooling": "mean", **_TRANSFORMER},
+        "audio": {"type": "audio_transformer", "frames_per_token": 4, **_TRANSFORMER},
+    },
+}
+
 
 def get_config(arg: str = "") -> ConfigDict:
-    args = config_lib.arguments(arg, fusion="concat")
+    args = config_lib.arguments(arg, fusion="concat", encoders="cnn")
+    if args.encoders not in ENCODERS:
+        raise ConfigError(f"argument encoders: got '{args.encoders}', expected one of: {', '.join(ENCODERS)}")
+    encoders = ENCODERS[args.encoders]
     streams = [args.fusion] if args.fusion in STREAMS else STREAMS
     fusion, head = _fusion_and_head(args.fusion, streams)
     image, image_corrupted = _image_transforms([]), _image_transforms(IMAGE_CORRUPTION)
@@ -65,8 +104,8 @@ def get_config(arg: str = "") -> ConfigDict:
         },
         "model": {
             "streams": {
-                "image": {"kind": "image", "encoder": {"type": "cnn", "widths": [16, 32, WIDTH, WIDTH]}},
-                "audio": {"kind": "audio", "encoder": {"type": "audio_cnn", "widths": [32, WIDTH, WIDTH]}},
+                "image": {"kind": "image", "encoder": encoders["image"]},
+                "audio": {"kind": "audio", "encoder": encoders["audio"]},
             },
             "fusion": fusion,
             "heads": {"digit": head},
@@ -105,13 +144,11 @@ def _fusion_and_head(name: str, streams: list[str]) -> tuple[dict | None, dict]:
     classifier = {"type": "classifier", "label": "digit_id"}
     if len(streams) == 1:
         return None, {**classifier, "reads": name}
-    if name in ("concat", "gated"):
-        return {"type": name, "width": WIDTH}, classifier
-    if name == "co_attention":
-        return {"type": name, "width": WIDTH, "depth": 1, "heads": 4}, classifier
-    if name == "late":
-        return None, {"type": "late_classifier", "label": "digit_id", "reads": streams}
-    expected = ", ".join(["concat", "gated", "late", "co_attention", *STREAMS])
+    if name in FUSIONS:
+        return {"type": name, **FUSIONS[name]}, classifier
+    if name in LATE:
+        return None, {"type": "late_classifier", "label": "digit_id", "reads": streams, **LATE[name]}
+    expected = ", ".join([*FUSIONS, *LATE, *STREAMS])
     raise ConfigError(f"argument fusion: got '{name}', expected one of: {expected}")
 
 

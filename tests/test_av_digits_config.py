@@ -10,6 +10,13 @@ from mmjax.errors import ConfigError
 from mmjax.model import build_model, fill_from_data, output_shapes
 from mmjax.reproduce import experiment
 
+INSIDE = ("bottleneck", "gated_cross_attention")
+EVERY = [
+    *("concat", "gated", "film", "tensor", "low_rank", "bilinear", "co_attention", "merged_attention"),
+    *("cross_attention", "perceiver_resampler", "q_former", "late", "late_weighted", "late_product"),
+    *INSIDE,
+    *("image", "audio"),
+]
 FILE = pathlib.Path(__file__).parent.parent / "configs" / "av_digits.py"
 SPEC = {
     "image": ((28, 28, 1), np.float32),
@@ -20,10 +27,11 @@ SPEC = {
 
 
 def resolve(fusion: str) -> dict:
-    return config.to_dict(config.resolve(f"{FILE}:fusion={fusion}"))
+    encoders = ",encoders=transformer" if fusion in INSIDE else ""
+    return config.to_dict(config.resolve(f"{FILE}:fusion={fusion}{encoders}"))
 
 
-@pytest.mark.parametrize("fusion", ["concat", "gated", "late", "co_attention", "image", "audio"])
+@pytest.mark.parametrize("fusion", EVERY)
 def test_the_parts_fit(fusion):
     resolved = fill_from_data(resolve(fusion), {}, {"digit_id": 10})
     streams = {fusion} & {"image", "audio"} or {"image", "audio"}
@@ -42,7 +50,7 @@ def test_one_stream_alone_is_never_evaluated_without_it(stream, other):
 
 def test_rows_share_encoders_and_training():
     whole = resolve("concat")
-    for fusion in ("gated", "late", "co_attention", "image", "audio"):
+    for fusion in [name for name in EVERY if name not in INSIDE]:
         other = resolve(fusion)
         assert other["optimizer"] == whole["optimizer"] and other["total_epochs"] == whole["total_epochs"]
         for name, stream in other["model"]["streams"].items():
@@ -73,3 +81,12 @@ def test_the_page_tells_the_severities_of_the_config():
 def test_an_unknown_fusion_is_refused():
     with pytest.raises(ConfigError, match="argument fusion: got 'sum', expected one of: concat, gated"):
         resolve("sum")
+
+
+def test_a_fusion_inside_the_encoders_needs_transformers():
+    resolved = config.to_dict(config.resolve(f"{FILE}:fusion=bottleneck"))
+    model = build_model(fill_from_data(resolved, {}, {"digit_id": 10}), SPEC)
+    with pytest.raises(ConfigError, match="works between the blocks of audio_encoder, which has none"):
+        output_shapes(model, SPEC)
+    with pytest.raises(ConfigError, match="argument encoders: got 'vit', expected one of: cnn, transformer"):
+        config.resolve(f"{FILE}:fusion=concat,encoders=vit")

@@ -105,6 +105,25 @@ def test_the_committed_experiment_can_be_run(name, tmp_path):
     assert len(runs.plan(loaded, tmp_path)) == len(loaded.rows) * len(loaded.seeds)
 
 
+# The time of a step
+
+
+def test_the_time_of_a_step_is_the_median_over_the_log():
+    # The first line's interval holds the compilation; an evaluation has no rate.
+    history = [{"train/examples_per_second": rate} for rate in (8.0, 64.0, 80.0)] + [{"accuracy": 0.5}]
+    assert runs.step_time(history, 16) == {"step_milliseconds": 250.0}
+    assert runs.step_time([], 16) == {}
+
+
+def test_an_experiment_may_show_the_time_of_a_step(digests):
+    results = {"one": measured(0.5, 0.6), "two": measured(0.5)}
+    for run, time in zip(results["one"].values(), (20.0, 30.0), strict=True):
+        run["step_milliseconds"] = time
+    header, _, one, two = table.result_table(declared(step_time=True), results).splitlines()
+    assert header.endswith("| ms per step |") and one.endswith("| 25.0 |") and two.endswith("| – |")
+    assert "ms per step" not in table.result_table(declared(), results)
+
+
 # Verdicts
 
 

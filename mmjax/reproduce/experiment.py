@@ -109,6 +109,7 @@ class Experiment:
       rows, columns: of the table.
       seeds: one run of every row for each.
       claims: what should hold between rows.
+      step_time: whether the table has a column with the time of a training step.
     """
 
     title: str
@@ -119,6 +120,7 @@ class Experiment:
     columns: Sequence[Column]
     seeds: Sequence[int] = (0, 1, 2)
     claims: Sequence[Claim] = ()
+    step_time: bool = False
 
     def __post_init__(self):
         rows, metrics = [row.name for row in self.rows], [column.metric for column in self.columns]

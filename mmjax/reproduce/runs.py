@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -15,6 +16,7 @@ from mmjax.components import suggestion
 from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.evaluation.run import build_evaluators, metric_groups
 from mmjax.reports import write_report
+from mmjax.reports.files import read_run
 from mmjax.reproduce.experiment import Experiment, Row
 from mmjax.training import resume
 from mmjax.training import workdir as workdir_lib
@@ -99,6 +101,8 @@ def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:
         try:
             result = workdir_lib.read_json(run.workdir / workdir_lib.RESULT) if finished else _run(run)
             measured = record(result, metrics)
+            if (run.workdir / "metrics.jsonl").is_file():
+                measured |= step_time(read_run(run.workdir).history, run.config.batch_size)
             seen |= set(result["metrics"])
         except Preempted:
             raise
@@ -127,6 +131,14 @@ def record(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     """What of a run's `result.json` is kept: facts, and those of the metrics that it has."""
     measured = {name: result["metrics"][name] for name in metrics if name in result["metrics"]}
     return {"metrics": measured, **{name: result[name] for name in _FACTS}}
+
+
+def step_time(history: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, float]:
+    """'step_milliseconds' of a run, the median over the lines of its log: what is compiled on the way,
+    and what else the machine does now and then, does not count. Nothing where there is no such line.
+    """
+    rates = [line["train/examples_per_second"] for line in history if "train/examples_per_second" in line]
+    return {"step_milliseconds": 1000 * batch_size / statistics.median(rates)} if rates else {}
 
 
 def failures(results: Results) -> list[str]:

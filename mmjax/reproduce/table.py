@@ -131,6 +131,7 @@ class _Table:
     def measured(self) -> str:
         """The table itself."""
         header = ["", *(column.heading for column in self._experiment.columns), "parameters", "time of a run"]
+        header += ["ms per step"] if self._experiment.step_time else []
         lines = []
         for row in self._experiment.rows:
             cells = [self._cell(row, column) for column in self._experiment.columns]
@@ -139,6 +140,9 @@ class _Table:
             time = duration(statistics.mean(run["wall_seconds"] for run in facts)) if facts else NOTHING
             mark = " \\*" if self.is_stale(row) else ""
             lines.append([row.heading + mark, *cells, size, time])
+            if self._experiment.step_time:
+                steps = [run["step_milliseconds"] for run in facts if "step_milliseconds" in run]
+                lines[-1].append(f"{statistics.median(steps):.1f}" if steps else NOTHING)
         return _markdown(header, lines)
 
     def notes(self) -> str:
@@ -146,6 +150,8 @@ class _Table:
         seeds = ", ".join(map(str, self._experiment.seeds))
         text = f"Mean ± standard deviation (of the sample) over {len(self._experiment.seeds)} seeds ({seeds})"
         text += f"; {NOTHING}: does not apply, or was not run."
+        if self._experiment.step_time:
+            text += " Milliseconds per step: the median over the run's log, and over the seeds."
         if any(map(self.is_stale, self._experiment.rows)):
             text += "\n\n\\* The config has changed since this was measured; run the command again."
         return text
