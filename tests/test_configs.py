@@ -20,7 +20,7 @@ from mmjax.training.step import pop_non_finite
 FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 # Arguments that make another config of a file.
 ARGUMENTS = {
-    "av_digits.py": ["fusion=late_weighted", "fusion=bottleneck,encoders=transformer", "fusion=image", "fusion=audio"],
+    "av_digits.py": ["fusion=late_weighted", "fusion=bottleneck,encoders=transformer", "fusion=image"],
     "cnn_lstm_concat.py": ["fusion=gated", "fusion=late"],
 }
 REFERENCES = [str(file) for file in FILES] + [
