@@ -1,0 +1,144 @@
+"""Pieces that several configs share: where image-text pairs come from, and how they are evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mmjax.errors import ConfigError
+
+# (mean, std) of pixels: what published weights were trained with.
+HALF = ([0.5] * 3, [0.5] * 3)
+CLIP = ([0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711])
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+
+_MANIFESTS = (".jsonl", ".csv", ".tsv", ".parquet")
+
+
+def pairs(
+    source: str,
+    *,
+    image: Mapping[str, list[dict]],
+    text: Mapping[str, list[dict]],
+    tokenizer: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The `data` section of image-text pairs.
+
+    Args:
+      source: 'openmoji', drawings with English names and keywords, for any machine; 'coco', COCO captions
+        (Chen et al. 2015, arXiv:1504.00325) through TFDS; or a manifest's path, with columns `image`,
+        `text` and `split`.
+      image: transforms for 'train' and 'eval', see `images`.
+      text: transforms of one text, for 'train' and 'eval', see `tokens`.
+      tokenizer: a tokenizer's spec; None trains a WordPiece of at most 12,000 tokens on the captions.
+
+    Raises:
+      ConfigError: for any other source.
+    """
+    evaluated = "test"
+    if source == "openmoji":
+        train, test = ({"type": "openmoji", "split": s, "base_only": True} for s in ("train", "test"))
+        features, labels = ["name", "keywords"], {"pixel_id": "pixel_id", "subgroup_id": "subgroup"}
+        joined = {"train": {"type": "join_texts", "keep": 0.5}, "eval": {"type": "join_texts"}}
+    elif source == "coco":
+        train, test = ({"type": "tfds", "name": "coco_captions", "split": s} for s in ("train", "val"))
+        features, labels = ["captions.text"], {}
+        joined = {"train": {"type": "choose"}, "eval": {"type": "first"}}
+        evaluated = "validation"
+    elif source.endswith(_MANIFESTS):
+        train, test = ({"type": "manifest", "path": source, "split": s} for s in ("train", "test"))
+        features, labels, joined = ["text"], {}, {"train": None, "eval": None}
+    else:
+        raise ConfigError(
+            f"config argument data: got '{source}', expected openmoji, coco, or a manifest ending in "
+            f"{', '.join(_MANIFESTS)}"
+        )
+    chains = {part: ([joined[part]] if joined[part] else []) + list(text[part]) for part in joined}
+    default = {"type": "wordpiece", "features": features, "vocab_size": 12000, "min_frequency": 1}
+    return {
+        "train": train,
+        "eval": {evaluated: {"dataset": test}},
+        "streams": {
+            "image": {"features": ["image"], **image},
+            "text": {"features": features, **chains},
+        },
+        "labels": labels,
+        "tokenizers": {"default": dict(tokenizer or default)},
+    }
+
+
+def images(
+    size: int, pixels: tuple[list[float], list[float]], scale: Sequence[float]
+) -> dict[str, list[dict]]:
+    """Transforms of images.
+
+    Args:
+      size: pixels of a side.
+      pixels: (mean, std) they are normalised with.
+      scale: smallest and largest part of the area that a random crop keeps in training.
+    """
+    decode, normalise = {"type": "decode_image"}, {"type": "normalise", "mean": pixels[0], "std": pixels[1]}
+    crop = {"type": "random_resized_crop", "size": size, "scale": list(scale)}
+    return {"train": [decode, crop, normalise], "eval": [decode, {"type": "resize", "size": size}, normalise]}
+
+
+def tokens(length: int, **tokenize: Any) -> dict[str, list[dict]]:
+    """Transforms of one text: `length` token ids, padded; `tokenize` are further fields of that transform."""
+    chain = [{"type": "tokenize", "max_length": length, **tokenize}, {"type": "pad", "length": length}]
+    return {"train": chain, "eval": chain}
+
+
+def contrastive_evals(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Retrieval between 'image_embedding' and 'text_embedding', and what the data's labels allow besides.
+
+    Args:
+      data: from `pairs`.
+    """
+    (split,) = data["eval"]
+    positives = ["pixel_id"] if "pixel_id" in data["labels"] else []
+    evals = {
+        "retrieval": {
+            "type": "retrieval",
+            "data": split,
+            "a": "image_embedding",
+            "b": "text_embedding",
+            "a_name": "image",
+            "b_name": "text",
+            "streams": ["image", "text"],
+            "positives": positives,
+            "every_percent": 25.0,
+        }
+    }
+    if positives:  # the control that learns nothing
+        features = data["streams"]["text"]["features"]
+        control = {"type": "bag_of_words_retrieval", "data": split, "positives": positives}
+        evals["bag_of_words"] = {**control, "text_features": features}
+        evals["zero_shot"] = {
+            "type": "zero_shot",
+            "data": split,
+            "label": "subgroup_id",
+            "embedding": "image_embedding",
+            "text_embedding": "text_embedding",
+        }
+    return evals
+
+
+def embeddings(width: int) -> dict[str, dict]:
+    """Projections of both streams into the space where they are compared; width 0 takes them as they are."""
+    return {
+        f"{stream}_embedding": {"type": "projection", "reads": stream, "width": width}
+        for stream in ("image", "text")
+    }
+
+
+def contrast(kind: str, data: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """The objective 'infonce' or 'sigmoid' between the two embeddings, with the head 'scale'."""
+    return {
+        "type": kind,
+        "a": "image_embedding",
+        "b": "text_embedding",
+        "streams": ["image", "text"],
+        "scale": "scale",
+        "positives": "pixel_id" if "pixel_id" in data["labels"] else "",
+        **fields,
+    }

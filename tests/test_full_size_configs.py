@@ -1,0 +1,77 @@
+"""The full-size variants that configs take by argument: they resolve, and are the sizes they are called."""
+
+import json
+import pathlib
+
+import jax
+import pytest
+
+from mmjax import config as config_lib
+from mmjax.errors import ConfigError
+from mmjax.interop.pretrained import normalise_section
+from mmjax.model import assemble, init_model
+
+CONFIGS = pathlib.Path(__file__).parent.parent / "configs"
+IMAGE, TEXT = ((224, 224, 3), "float32"), ((16,), "int32")
+CLIP_TEXT = ((77,), "int32")
+
+# (config and argument, vocabulary, what it reads, millions of parameters of the published model)
+FULL = [
+    ("clip.py:img=B/32,data=coco", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 151.3),
+    ("clip.py:img=B/16,data=coco", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 149.6),
+    ("clip.py:img=L/14,data=coco", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 427.6),
+    ("siglip.py:img=B/16,data=coco", 32000, {"image": IMAGE, "text": ((64,), "int32")}, 203.2),
+    (
+        "lit.py:locked=image,img=hf:google/vit-base-patch16-224-in21k,data=coco",
+        32000,
+        {"image": IMAGE, "text": TEXT},
+        None,
+    ),
+    ("mbt.py:size=full,data=clips.jsonl", 0, {"image": IMAGE, "audio": ((800, 128), "float32")}, None),
+    (
+        "imagebind.py:size=full,data=rows.jsonl",
+        49408,
+        {"image": IMAGE, "text": CLIP_TEXT, "audio": ((204, 128), "float32")},
+        None,
+    ),
+    (
+        "resnet50_bert_concat.py:size=full,data=posts.jsonl,label=topic",
+        30522,
+        {"image": IMAGE, "text": ((128,), "int32")},
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("reference", "vocabulary", "spec", "millions"), FULL, ids=lambda x: str(x)[:30])
+def test_full_size(reference, vocabulary, spec, millions):
+    config = config_lib.to_dict(config_lib.resolve(str(CONFIGS / reference)))
+    section = json.loads(json.dumps(config["model"]))
+    for stream in section["streams"].values():
+        if "vocab_size" in stream["encoder"]:
+            stream["encoder"]["vocab_size"] = vocabulary
+    for head in section["heads"].values():
+        if head.get("num_classes") == 0:
+            head["num_classes"] = 10
+    model = assemble(normalise_section(section))
+    shapes = jax.eval_shape(lambda key: init_model(model, spec, key), jax.random.key(0))
+    count = sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) / 1e6
+    if millions is not None:
+        assert count == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("reference", "message"),
+    [
+        ("clip.py:img=B/64", "argument img: got 'B/64', expected one of: tiny, B/32"),
+        ("clip.py:data=laion", "argument data: got 'laion', expected openmoji, coco, or a manifest"),
+        ("siglip.py:img=XL", "argument img: got 'XL', expected one of: tiny, B/16"),
+        ("lit.py:locked=both", "argument locked: got 'both', expected text or image"),
+        ("mbt.py:size=full", "argument data: is missing; size=full needs a manifest of clips"),
+        ("imagebind.py:size=big", "argument size: got 'big', expected tiny or full"),
+        ("resnet50_bert_concat.py:size=big", "argument size: got 'big', expected tiny or full"),
+    ],
+)
+def test_wrong_arguments(reference, message):
+    with pytest.raises(ConfigError, match=message):
+        config_lib.resolve(str(CONFIGS / reference))
