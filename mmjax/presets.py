@@ -37,7 +37,8 @@ def pairs(
     """
     evaluated = "test"
     if source == "openmoji":
-        train, test = ({"type": "openmoji", "split": s, "base_only": True} for s in ("train", "test"))
+        splits = ("train+validation", "test")  # nothing is chosen by the validation split
+        train, test = ({"type": "openmoji", "split": s, "base_only": True} for s in splits)
         features, labels = ["name", "keywords"], {"pixel_id": "pixel_id", "subgroup_id": "subgroup"}
         joined = {"train": {"type": "join_texts", "keep": 0.5}, "eval": {"type": "join_texts"}}
     elif source == "coco":
