@@ -141,6 +141,32 @@ def test_mel_filters_of_htk_add_up_to_one_between_their_ends():
     np.testing.assert_allclose(filters.sum(axis=1)[inside], 1.0)
 
 
+def test_mel_filters_of_kaldi_are_straight_in_mel():
+    filters = mel_filterbank(512, 16000, 10, 20.0, 8000.0, "kaldi")
+    mel = 1127 * np.log(1 + np.arange(257) * 16000 / 512 / 700)
+    corners = np.linspace(1127 * np.log(1 + 20 / 700), 1127 * np.log(1 + 8000 / 700), 12)
+    for i in range(10):
+        expected = np.interp(mel, corners[i : i + 3], [0, 1, 0])
+        np.testing.assert_allclose(filters[:, i], expected, atol=1e-12)
+
+
+def test_log_mel_as_kaldi_has_it():
+    """Frame by frame, by the definitions of Kaldi's feature-window.cc."""
+    signal = (np.random.default_rng(0).normal(size=700) * 0.1 + 0.3).astype(np.float32)
+    fields = {"bins": 20, "f_min": 20.0, "scale": "kaldi", "floor": 2.0**-23}
+    kaldi = {"remove_mean": True, "preemphasis": 0.97, "periodic": False}
+    made = run("log_mel", signal, **fields, **kaldi)
+    filters = mel_filterbank(512, 16000, 20, 20.0, 8000.0, "kaldi")
+    assert len(made) == 1 + (700 - 400) // 160
+    for t in range(len(made)):
+        frame = signal[160 * t : 160 * t + 400].astype(np.float64)
+        frame -= frame.mean()
+        frame = np.array([frame[i] - 0.97 * frame[max(i - 1, 0)] for i in range(400)])
+        frame *= 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)
+        expected = np.log(np.abs(np.fft.rfft(frame, 512)) ** 2 @ filters)
+        np.testing.assert_allclose(made[t], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_log_mel_of_a_tone_by_the_definition():
     fields = {"rate": 8000, "window": 64, "hop": 20, "n_fft": 128, "bins": 10}
     signal = tone(1000.0, seconds=0.03)  # 240 samples
@@ -179,6 +205,18 @@ def test_log_mel_of_silence_and_of_a_short_sound():
         run("log_mel", b"RIFF")
     with pytest.raises(DataError, match=r"log_mel: got an array \[5, 2\] float32, expected a waveform"):
         run("log_mel", np.zeros((5, 2), np.float32))
+
+
+def test_pad_silence():
+    sound = np.array([1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(run("pad_silence", sound, length=5), [1, 2, 3, 0, 0])
+    np.testing.assert_array_equal(run("pad_silence", sound, length=2), sound)
+    assert run("pad_silence", np.ones((2, 4)), length=5).shape == (5, 4)
+
+
+def test_dynamic_range_is_below_the_largest_value():
+    frames = np.array([[0.0, -3.0], [-90.0, 10.0]])
+    np.testing.assert_array_equal(run("dynamic_range", frames, range=12.0), [[0, -2], [-2, 10]])
 
 
 def test_repeat_to():
@@ -228,6 +266,10 @@ def test_spec_augment_hides_at_most_what_it_may():
         ("log_mel", {"n_fft": 256}, "log_mel.n_fft: got 256, expected at least window, 400"),
         ("log_mel", {"f_max": 9000.0}, "log_mel.f_max: got 9000.0, expected at most half the rate"),
         ("log_mel", {"f_min": 100.0, "f_max": 50.0}, "log_mel.f_min"),
+        ("log_mel", {"preemphasis": 1.0}, "log_mel.preemphasis: got 1.0, expected 0 or more, below 1"),
+        ("log_mel", {"window": 1, "periodic": False}, "log_mel.window: got 1, expected more than 1"),
+        ("pad_silence", {"length": 0}, "pad_silence.length"),
+        ("dynamic_range", {"range": 0.0}, "dynamic_range.range"),
         ("decode_audio", {"rate": 0}, "decode_audio.rate"),
         ("spec_augment", {"time_width": -1}, "spec_augment.time_width"),
     ],

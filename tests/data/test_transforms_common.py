@@ -81,6 +81,8 @@ def test_crops_of_frames():
     frames = np.arange(10)[:, None]
     np.testing.assert_array_equal(run("center_crop_frames", frames, length=4)[:, 0], [3, 4, 5, 6])
     np.testing.assert_array_equal(run("center_crop_frames", frames, length=12), frames)
+    np.testing.assert_array_equal(run("truncate", frames, length=4)[:, 0], [0, 1, 2, 3])
+    np.testing.assert_array_equal(run("truncate", frames, length=12), frames)
     starts = set()
     for seed in range(200):
         made = run("random_crop_frames", frames, seed=seed, length=4)[:, 0]
@@ -98,6 +100,7 @@ def test_crops_of_frames():
         ("drop_frames", {"fraction": 2.0}),
         ("random_crop_frames", {"length": 0}),
         ("center_crop_frames", {"length": -1}),
+        ("truncate", {"length": 0}),
     ],
 )
 def test_settings_that_cannot_work_are_refused(name, fields):

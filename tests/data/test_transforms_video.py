@@ -62,6 +62,17 @@ def test_a_path_is_read(tmp_path):
         run("decode_video", str(tmp_path / "w.mp4"), num_frames=2)
 
 
+def test_an_array_of_frames_is_a_whole_video():
+    frames = np.arange(6, dtype=np.uint8)[:, None, None, None] * np.full((4, 5, 3), 10, np.uint8)
+    np.testing.assert_array_equal(run("decode_video", frames, num_frames=6), frames)
+    assert numbers(run("decode_video", frames, num_frames=2)) == [1, 4]
+    for wrong in (frames[:0], frames[..., :1], frames[0], frames.astype(np.float32)):
+        with pytest.raises(
+            DataError, match=r"decode_video: .* expected the bytes of a video file, its path, or"
+        ):
+            run("decode_video", wrong, num_frames=2)
+
+
 def test_limits():
     with pytest.raises(DataError, match=r"got more than 10 frames \(max_frames\)"):
         run("decode_video", video(), num_frames=2, max_frames=10)

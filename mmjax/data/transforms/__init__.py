@@ -18,6 +18,7 @@ TRANSFORMS = {
     "choose": common.Choose,
     "first": common.First,
     "pad": common.Pad,
+    "truncate": common.Truncate,
     "normalise": common.Normalise,
     "gaussian_noise": common.GaussianNoise,
     "drop_frames": common.DropFrames,
@@ -44,7 +45,9 @@ TRANSFORMS = {
     "decode_audio": audio.DecodeAudio,
     "white_noise": audio.WhiteNoise,
     "log_mel": audio.LogMel,
+    "dynamic_range": audio.DynamicRange,
     "repeat_to": audio.RepeatTo,
+    "pad_silence": audio.PadSilence,
     "standardise_frames": audio.StandardiseFrames,
     "spec_augment": audio.SpecAugment,
     # video

@@ -111,8 +111,12 @@ class LogMel:
     Frame t holds samples `t * hop` to `t * hop + window`, without padding around the signal, so there
     are `1 + (T - window) // hop`; a signal shorter than a window is padded with zeros to one. With
     `center` frame t has its middle at sample `t * hop`, the signal mirrored at both ends, so there are
-    `1 + T // hop`. Each is weighted by a periodic Hann window; its power spectrum (squared magnitude of
-    an `n_fft`-point DFT) goes through `mel_filterbank`, then `log(max(power, floor))`.
+    `1 + T // hop`. Each frame loses its mean (`remove_mean`), is filtered (`preemphasis`) and weighted by
+    a Hann window; its power spectrum (squared magnitude of an `n_fft`-point DFT) goes through
+    `mel_filterbank`, then `log(max(power, floor))`.
+
+    The filter banks of Kaldi and of torchaudio's `compliance.kaldi.fbank` are `remove_mean`,
+    `preemphasis` 0.97, not `periodic`, scale 'kaldi', `f_min` 20 and `floor` 2^-23.
 
     Attributes:
       rate: samples per second, in Hz, as in `decode_audio`.
@@ -124,6 +128,9 @@ class LogMel:
       floor: smallest power.
       center: whether frames are centred on their time.
       unit: of the result: the 'natural' logarithm, or 'decibel', 10 log10.
+      remove_mean: whether the mean of each frame is taken off it.
+      preemphasis: p of the filter x[i] - p x[i - 1] within each frame, with x[0] - p x[0] at its start.
+      periodic: whether the window is periodic, cos(2 pi i / window), or symmetric, window - 1 there.
     """
 
     rate: int = 16000
@@ -133,10 +140,13 @@ class LogMel:
     bins: int = 80
     f_min: float = 0.0
     f_max: float | None = None
-    scale: Literal["htk", "slaney"] = "htk"
+    scale: Literal["htk", "slaney", "kaldi"] = "htk"
     floor: float = 1e-10
     center: bool = False
     unit: Literal["natural", "decibel"] = "natural"
+    remove_mean: bool = False
+    preemphasis: float = 0.0
+    periodic: bool = True
 
     def __post_init__(self):
         for field in ("rate", "window", "hop", "bins", "floor"):
@@ -144,6 +154,8 @@ class LogMel:
         require(self, "n_fft", self.n_fft >= self.window, f"at least window, {self.window}")
         require(self, "f_min", 0 <= self.f_min < self._f_max, f"0 or more, below f_max, {self._f_max}")
         require(self, "f_max", self._f_max <= self.rate / 2, f"at most half the rate, {self.rate / 2}")
+        require(self, "preemphasis", 0 <= self.preemphasis < 1, "0 or more, below 1")
+        require(self, "window", self.window > 1 or self.periodic, "more than 1")
 
     @property
     def _f_max(self):
@@ -157,7 +169,13 @@ class LogMel:
         if self.center:
             signal = np.pad(signal, self.window // 2, mode="reflect")
         frames = np.lib.stride_tricks.sliding_window_view(signal, self.window)[:: self.hop]
-        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+        if self.remove_mean:
+            frames = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
+        if self.preemphasis:
+            before = np.concatenate([frames[:, :1], frames[:, :-1]], axis=1, dtype=np.float64)
+            frames = frames - self.preemphasis * before
+        period = self.window if self.periodic else self.window - 1
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / period)
         power = np.abs(np.fft.rfft(frames * hann, self.n_fft)) ** 2
         filters = mel_filterbank(self.n_fft, self.rate, self.bins, self.f_min, self._f_max, self.scale)
         power = np.maximum(power @ filters, self.floor)
@@ -173,14 +191,19 @@ def mel_filterbank(n_fft: int, rate: int, bins: int, f_min: float, f_max: float,
     a straight line (in Hz) from corner i to corner i + 1 and falls to corner i + 2.
 
     - 'htk': mel(f) = 2595 log10(1 + f / 700); the peak of each filter is 1.
+    - 'kaldi': mel(f) = 1127 ln(1 + f / 700), nearly the same; the lines are straight in mel.
     - 'slaney' (Slaney, Auditory Toolbox, 1998): mel(f) = 3 f / 200 below 1000 Hz, and
       15 + 27 ln(f / 1000) / ln(6.4) above; each filter is scaled to unit area, a peak of
       2 / (corner i + 2 - corner i).
     """
-    to_mel, to_hz = (_htk_mel, _htk_hz) if scale == "htk" else (_slaney_mel, _slaney_hz)
-    corners = to_hz(np.linspace(to_mel(np.float64(f_min)), to_mel(np.float64(f_max)), bins + 2))
-    low, peak, high = corners[:-2], corners[1:-1], corners[2:]
+    to_mel, to_hz = _SCALES[scale]
+    corners = np.linspace(to_mel(np.float64(f_min)), to_mel(np.float64(f_max)), bins + 2)
     frequencies = np.arange(n_fft // 2 + 1)[:, None] * rate / n_fft
+    if scale == "kaldi":
+        frequencies = to_mel(frequencies)
+    else:
+        corners = to_hz(corners)
+    low, peak, high = corners[:-2], corners[1:-1], corners[2:]
     rising = (frequencies - low) / (peak - low)
     falling = (high - frequencies) / (high - peak)
     filters = np.maximum(0.0, np.minimum(rising, falling))
@@ -204,6 +227,63 @@ def _slaney_mel(f):
 
 def _slaney_hz(mel):
     return np.where(mel < 15, 200 * mel / 3, 1000 * np.exp(np.log(6.4) * (mel - 15) / 27))
+
+
+def _kaldi_mel(f):
+    return 1127 * np.log1p(f / 700)
+
+
+def _kaldi_hz(mel):
+    return 700 * np.expm1(mel / 1127)
+
+
+# To mel, and back to Hz.
+_SCALES = {
+    "htk": (_htk_mel, _htk_hz),
+    "slaney": (_slaney_mel, _slaney_hz),
+    "kaldi": (_kaldi_mel, _kaldi_hz),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PadSilence:
+    """A sound `[T, ...]` with zeros after it, up to `length` places; unlike those of `pad` they are real.
+
+    A longer one stays as it is.
+
+    Attributes:
+      length: places of the result, for instance samples.
+    """
+
+    length: int
+
+    def __post_init__(self):
+        require(self, "length", self.length > 0, "more than 0")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        array = require_array(self, value, 1, "a waveform [T], or frames [T, C]")
+        missing = max(0, self.length - len(array))
+        return np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class DynamicRange:
+    """Raises what lies more than `range` below the largest value of an array to that.
+
+    Known as `top_db` where the values are decibels.
+
+    Attributes:
+      range: in the unit of the values.
+    """
+
+    range: float
+
+    def __post_init__(self):
+        require(self, "range", self.range > 0, "more than 0")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        array = require_array(self, value, 2, "frames [T, C]").astype(np.float32)
+        return np.maximum(array, array.max() - self.range) if array.size else array
 
 
 @dataclasses.dataclass(frozen=True)

@@ -173,3 +173,16 @@ class CenterCropFrames:
         array = require_array(self, value, 1, "frames [T, ...]")
         start = max(0, len(array) - self.length) // 2
         return array[start : start + self.length]
+
+
+@dataclasses.dataclass(frozen=True)
+class Truncate:
+    """The first `length` frames (places on the first axis); all of them where there are fewer."""
+
+    length: int
+
+    def __post_init__(self):
+        require(self, "length", self.length > 0, "more than 0")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        return require_array(self, value, 1, "frames [T, ...]")[: self.length]

@@ -20,6 +20,8 @@ from mmjax.errors import DataError
 class DecodeVideo:
     """The bytes of a video file, or its path, to `num_frames` RGB frames, uint8 `[T, height, width, 3]`.
 
+    An array of such frames is taken to be the whole video.
+
     The video is cut into `num_frames` parts of equal length, each of which gives one frame, as in
     Temporal Segment Networks (Wang et al. 2016, 1608.00859): its middle one, or a random one. A video
     with fewer frames than that gives some of them again.
@@ -46,12 +48,13 @@ class DecodeVideo:
     def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
         if isinstance(value, str):
             value = self._read(value)
-        if not isinstance(value, bytes):
-            raise fail(self, value, "the bytes of a video file, or its path")
-        total = self._count_frames(value)
+        is_array = isinstance(value, np.ndarray) and value.dtype == np.uint8 and value.ndim == 4
+        if not isinstance(value, bytes) and not (is_array and len(value) and value.shape[-1] == 3):
+            raise fail(self, value, "the bytes of a video file, its path, or uint8 [T, height, width, 3]")
+        total = len(value) if is_array else self._count_frames(value)
         inside = rng.random(self.num_frames) if self.sampling == "random" else 0.5
         wanted = ((np.arange(self.num_frames) + inside) * total / self.num_frames).astype(int)
-        return self._decode(value, wanted)
+        return value[wanted] if is_array else self._decode(value, wanted)
 
     def _read(self, path):
         try:
