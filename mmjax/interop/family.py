@@ -135,6 +135,14 @@ def check_fields(what: str, encoder: Section, expected: Mapping[str, Any]) -> No
             raise ConfigError(f"{what} has {key} {value!r}, this model {encoder[key]!r}")
 
 
+def qkv_bias(encoder: Section) -> bool:
+    """Whether query, key and value have biases; ConfigError where only some have, or the output has none."""
+    biases = set(encoder["attention_biases"])
+    if biases not in ({"query", "key", "value", "out"}, {"out"}):
+        raise ConfigError(f"attention_biases {sorted(biases)}: expected all, or only out")
+    return "query" in biases
+
+
 def only_encoder(what: str, section: Section, stream: str, kind: str) -> Section:
     """The encoder of a model that is one stream without heads; ConfigError for any other model."""
     streams = section["streams"]

@@ -11,6 +11,7 @@ _ARGUMENTS = {
     "text": ("input_ids", lambda x: x.astype(np.int64)),
     "text_mask": ("attention_mask", lambda x: x.astype(np.int64)),
     "image": ("pixel_values", lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
+    "video": ("pixel_values", lambda x: np.ascontiguousarray(x.transpose(0, 1, 4, 2, 3))),
 }
 
 

@@ -194,6 +194,121 @@ def siglip_text(t):
     return Case(t.SiglipTextModel(config), {"text": texts()["text"]}, tokens_and_pooled("text"))
 
 
+def sounds(frames, bins):
+    rng = np.random.default_rng(2)
+    return {"audio": rng.normal(size=(3, frames, bins)).astype(np.float32)}
+
+
+def videos(frames, height, width):
+    rng = np.random.default_rng(3)
+    return {"video": rng.normal(size=(2, frames, height, width, 3)).astype(np.float32)}
+
+
+def ast(t, frames=20, bins=10, patch=4, strides=(2, 3), **changes):
+    config = t.ASTConfig(
+        max_length=frames,
+        num_mel_bins=bins,
+        patch_size=patch,
+        frequency_stride=strides[0],
+        time_stride=strides[1],
+        **(SMALL | changes),
+    )
+    bands, moments = (bins - patch) // strides[0] + 1, (frames - patch) // strides[1] + 1
+
+    def outputs(out):
+        tokens = out.last_hidden_state[:, 2:].reshape(3, bands, moments, -1).transpose(1, 2)
+        return {"audio/tokens": tokens.flatten(1, 2), "audio/pooled": out.pooler_output}
+
+    batch = sounds(frames, bins)
+    # Padding: frames of one number at the end of a clip, which theirs attends to.
+    batch["audio"][1, frames // 2 :] = 0.467
+    return Case(t.ASTModel(config), batch, outputs, inputs=lambda x: {"input_values": x["audio"]})
+
+
+def whisper(t, frames=20, bins=8, **changes):
+    sizes = {"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 4, "encoder_ffn_dim": 48}
+    decoder = {"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 16, "vocab_size": 50}
+    tokens = {"bos_token_id": 1, "eos_token_id": 49, "pad_token_id": 1, "decoder_start_token_id": 2}
+    length = {"num_mel_bins": bins, "max_source_positions": frames // 2}
+    config = t.WhisperConfig(**decoder, **tokens, **length, **(sizes | changes))
+    return Case(
+        t.WhisperForConditionalGeneration(config),
+        sounds(frames, bins),
+        lambda out: {
+            "audio/tokens": out.encoder_last_hidden_state,
+            "audio/pooled": out.encoder_last_hidden_state.mean(dim=1),
+        },
+        inputs=lambda x: {
+            "input_features": np.ascontiguousarray(x["audio"].swapaxes(1, 2)),
+            "decoder_input_ids": np.ones((3, 2), np.int64),
+        },
+    )
+
+
+def whisper_classifier(t, **changes):
+    """Their model with an encoder alone, which is what is written."""
+    config = whisper(t, **changes).model.config
+    return Case(
+        t.WhisperForAudioClassification(config),
+        sounds(20, 8),
+        lambda out: {"audio/tokens": out.hidden_states[-1]},
+        {"output_hidden_states": True},
+        inputs=lambda x: {"input_features": np.ascontiguousarray(x["audio"].swapaxes(1, 2))},
+    )
+
+
+def videomae(t, frames=4, **changes):
+    """Of 224 pixels, the size that is written; dark, since a patch sums over a thousand numbers."""
+    config = t.VideoMAEConfig(image_size=224, patch_size=14, num_frames=frames, **(SMALL | changes))
+    return Case(
+        t.VideoMAEModel(config),
+        {"video": 0.1 * videos(frames, 224, 224)["video"]},
+        lambda out: {
+            "video/tokens": out.last_hidden_state,
+            "video/pooled": out.last_hidden_state.mean(dim=1),
+        },
+    )
+
+
+def videomae_classifier(t):
+    """Its mean is normalised for the classifier, which is no part of the encoder."""
+    config = t.VideoMAEConfig(image_size=16, patch_size=8, num_frames=4, **SMALL)
+    return Case(
+        t.VideoMAEForVideoClassification(config),
+        videos(4, 16, 16),
+        lambda out: {"video/tokens": out.hidden_states[-1]},
+        {"output_hidden_states": True},
+    )
+
+
+def vivit(t, size=(16, 16), tubelet=(2, 8, 8), frames=4, **changes):
+    config = t.VivitConfig(
+        image_size=list(size), tubelet_size=list(tubelet), num_frames=frames, **(SMALL | changes)
+    )
+    return Case(t.VivitModel(config), videos(frames, *size), tokens_and_pooled("video", 1))
+
+
+def vivit_classifier(t):
+    config = t.VivitConfig(image_size=16, tubelet_size=[2, 8, 8], num_frames=4, **SMALL)
+    model = t.VivitForVideoClassification(config)
+    return Case(
+        model,
+        videos(4, 16, 16),
+        lambda out: {"video/tokens": model.vivit.layernorm(out.hidden_states[-1])[:, 1:].detach()},
+        {"output_hidden_states": True},
+    )
+
+
+def timesformer(t, side=16, frames=3, **changes):
+    config = t.TimesformerConfig(image_size=side, patch_size=8, num_frames=frames, **(SMALL | changes))
+
+    def outputs(out):
+        tokens = out.last_hidden_state[:, 1:].reshape(2, (side // 8) ** 2, frames, -1).transpose(1, 2)
+        return {"video/tokens": tokens.flatten(1, 2), "video/pooled": out.last_hidden_state[:, 0]}
+
+    return Case(t.TimesformerModel(config), videos(frames, side, side), outputs)
+
+
 CASES = {
     "bert": bert,
     "bert_relu_deeper": functools.partial(bert, hidden_act="relu", num_hidden_layers=3, layer_norm_eps=1e-5),
@@ -228,4 +343,27 @@ CASES = {
     "siglip_gelu": functools.partial(siglip, hidden_act="gelu", num_hidden_layers=1),
     "siglip_vision": siglip_vision,
     "siglip_text": siglip_text,
+    "ast": ast,
+    "ast_published_bins": functools.partial(
+        ast, frames=36, bins=128, patch=16, strides=(10, 10), hidden_act="relu", num_hidden_layers=1
+    ),
+    "ast_no_bias": functools.partial(ast, bins=8, qkv_bias=False, hidden_act="gelu_new", num_hidden_layers=3),
+    "whisper": whisper,
+    "whisper_relu": functools.partial(whisper, frames=50, activation_function="relu", encoder_layers=3),
+    "whisper_classifier": whisper_classifier,
+    "videomae": videomae,
+    "videomae_normed": functools.partial(
+        videomae, frames=8, tubelet_size=4, use_mean_pooling=False, hidden_act="gelu_new"
+    ),
+    "videomae_no_bias": functools.partial(videomae, qv_bias=False, num_hidden_layers=3),
+    "videomae_classifier": videomae_classifier,
+    "vivit": vivit,
+    "vivit_oblong": functools.partial(
+        vivit, size=(16, 24), tubelet=(3, 8, 8), frames=6, qkv_bias=False, hidden_act="gelu"
+    ),
+    "vivit_classifier": vivit_classifier,
+    "timesformer": timesformer,
+    "timesformer_no_bias": functools.partial(
+        timesformer, side=24, frames=5, qkv_bias=False, hidden_act="relu", num_hidden_layers=3
+    ),
 }

@@ -1,6 +1,21 @@
 """Families of published models. A new one is one file and one line here."""
 
-from mmjax.interop.families import bert, clip, convnext, dinov2, resnet, roberta, siglip, vit, vit_mae
+from mmjax.interop.families import (
+    ast,
+    bert,
+    clip,
+    convnext,
+    dinov2,
+    resnet,
+    roberta,
+    siglip,
+    timesformer,
+    videomae,
+    vit,
+    vit_mae,
+    vivit,
+    whisper,
+)
 
 FAMILIES = {
     "clip": clip.FAMILY,
@@ -12,4 +27,9 @@ FAMILIES = {
     "convnext": convnext.FAMILY,
     "bert": bert.FAMILY,
     "roberta": roberta.FAMILY,
+    "ast": ast.FAMILY,
+    "whisper": whisper.FAMILY,
+    "videomae": videomae.FAMILY,
+    "vivit": vivit.FAMILY,
+    "timesformer": timesformer.FAMILY,
 }

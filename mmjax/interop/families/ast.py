@@ -6,7 +6,15 @@ import numpy as np
 
 from mmjax.errors import ConfigError
 from mmjax.interop.families import vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    check_fields,
+    one_stream,
+    only_encoder,
+    qkv_bias,
+    their_sizes,
+)
 from mmjax.interop.layouts import ClassAndPositions, Entry, Layout, blocks, norm, same
 
 DEFAULTS = {
@@ -128,7 +136,7 @@ def export(section, shapes):
         "frequency_stride": stride,
         "max_length": part["frames"],
         "num_mel_bins": published if smallest <= published < smallest + stride else smallest,
-        "qkv_bias": vit.qkv_bias(part),
+        "qkv_bias": qkv_bias(part),
     }
 
 
@@ -164,6 +172,4 @@ def transforms(config, settings):
     return {"audio": chain}
 
 
-FAMILY = Family(
-    ("audio-spectrogram-transformer",), section, entries, inputs, export, transforms, canonical
-)
+FAMILY = Family(("audio-spectrogram-transformer",), section, entries, inputs, export, transforms, canonical)

@@ -7,10 +7,12 @@ and tokens leave the encoder as they are. Our encoder takes images of any size; 
 
 from __future__ import annotations
 
+import dataclasses
+
 from mmjax.errors import ConfigError
 from mmjax.interop.families import vit
 from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
-from mmjax.interop.layouts import blocks, conv, norm
+from mmjax.interop.layouts import Entry, blocks, conv, norm
 from mmjax.interop.preprocess import image_transforms
 
 DEFAULTS = {
@@ -67,8 +69,17 @@ def entries(section):
     """Every tensor."""
     part = section["streams"]["video"]["encoder"]
     found = conv("embeddings.patch_embeddings.projection", "video_encoder/tubelet")
-    found += blocks(vit.NAMES, "video_encoder", part)
+    found += [_bias_names(entry) for entry in blocks(vit.NAMES, "video_encoder", part)]
     return found + (norm("layernorm", "video_encoder/norm") if part["final_norm"] == "all" else [])
+
+
+def _bias_names(entry: Entry) -> Entry:
+    """Biases of queries and values stand beside the linear maps and not in them."""
+    return dataclasses.replace(entry, keys=tuple(_on_disk(key) for key in entry.keys))
+
+
+def _on_disk(key):
+    return key.replace(".query.bias", ".q_bias").replace(".value.bias", ".v_bias")
 
 
 def inputs(config):
@@ -105,22 +116,21 @@ def export(section, shapes):
 
 
 def canonical(key, config):
-    """Without the prefix of models with heads; biases by the names of the other linear maps."""
+    """Without the prefix of models with heads; biases by their older names."""
     del config
     if not key.startswith(("videomae.", "embeddings.", "encoder.", "layernorm.")):
         return None
-    return key.removeprefix("videomae.")
+    return _on_disk(key.removeprefix("videomae."))
 
 
 def transforms(config, settings):
-    """Their image processor on frames, taken evenly from a longer video."""
-    return {"video": video_transforms(config, settings, PROCESSOR, DEFAULTS)}
+    """Their image processor on frames, which are taken evenly from a longer video."""
+    return {"video": video_transforms(Settings(config, DEFAULTS), settings, PROCESSOR)}
 
 
-def video_transforms(config, settings, processor, defaults):
+def video_transforms(config, settings, processor):
     """Our transforms for an image processor that works on the frames of a video."""
-    frames = Settings(config, defaults)["num_frames"]
-    decode = {"type": "decode_video", "num_frames": frames}
+    decode = {"type": "decode_video", "num_frames": config["num_frames"]}
     return [decode, *image_transforms(settings, processor)[1:]]
 
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
+from mmjax.errors import ConfigError
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    check_fields,
+    one_stream,
+    only_encoder,
+    their_activation,
+)
 from mmjax.interop.layouts import BlockNames, blocks, conv, norm, same
 
 DEFAULTS = {
@@ -89,9 +97,11 @@ def inputs(config):
 def export(section, shapes):
     """config.json of their model with an encoder alone, which has a classifier."""
     part = only_encoder("Whisper", section, "audio", "whisper")
-    biases = sorted(part["attention_biases"])
-    check_fields("Whisper", {**part, "attention_biases": biases}, {**_FIELDS, "attention_biases": sorted(_BIASES)})
-    sizes = their_sizes(part)
+    check_fields("Whisper", part, _FIELDS)
+    if set(part["attention_biases"]) != set(_BIASES):
+        raise ConfigError(
+            f"attention_biases {sorted(part['attention_biases'])}: expected query, value and out"
+        )
     return {
         "architectures": ["WhisperForAudioClassification"],
         "model_type": "whisper",
@@ -100,7 +110,7 @@ def export(section, shapes):
         "num_hidden_layers": part["depth"],
         "encoder_attention_heads": part["heads"],
         "encoder_ffn_dim": part["mlp_width"],
-        "activation_function": sizes["hidden_act"],
+        "activation_function": their_activation(part["activation"]),
         "num_mel_bins": shapes["params/audio_encoder/conv1/kernel"][1],
         "max_source_positions": part["max_length"],
         "classifier_proj_size": _CLASSIFIER_WIDTH,

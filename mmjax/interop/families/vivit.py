@@ -1,0 +1,156 @@
+"""ViViT, model 1 (Arnab et al. 2021, arXiv:2103.15691, section 3.3), without its classifier."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mmjax.errors import ConfigError
+from mmjax.interop.families import videomae, vit
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    check_fields,
+    one_stream,
+    only_encoder,
+    qkv_bias,
+    their_sizes,
+)
+from mmjax.interop.layouts import ClassAndPositions, Entry, blocks, conv, dense, norm
+
+DEFAULTS = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+    "hidden_act": "gelu_fast",
+    "layer_norm_eps": 1e-6,
+    "image_size": 224,
+    "num_frames": 32,
+    "tubelet_size": [2, 16, 16],
+    "num_channels": 3,
+    "qkv_bias": True,
+    "pooler_act": "tanh",
+}
+PROCESSOR = {
+    "size": {"shortest_edge": 256},
+    "resample": 2,
+    "do_center_crop": True,
+    "crop_size": {"height": 224, "width": 224},
+    "rescale_factor": 1 / 127.5,
+    "offset": True,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+}
+_FIELDS = {
+    "norm_position": "pre",
+    "final_norm": "all",
+    "layer_scale": None,
+    "position": "learned",
+    "pooling": "cls",
+}
+
+
+def section(config, keys):
+    """The encoder; the class token is pooled, through a linear layer and tanh where there is one."""
+    given = Settings(config, DEFAULTS)
+    given.expect("num_channels", 3)
+    pooler = "pooler.dense.weight" in keys and given.get(vit.POOLER, True)
+    if pooler:
+        given.expect("pooler_act", "tanh")
+        given.expect("pooler_output_size", given["hidden_size"])
+    length, side, other = given["tubelet_size"]
+    if side != other:
+        raise ConfigError(f"weights: tubelet_size is {given['tubelet_size']}, expected square patches")
+    if given["num_frames"] % length:
+        raise ConfigError(
+            f"weights: tubelet_size is {given['tubelet_size']}, expected a divisor of num_frames, "
+            f"{given['num_frames']}, first"
+        )
+    encoder = given.encoder(
+        "video_transformer",
+        patch_size=side,
+        tubelet_size=length,
+        frames=given["num_frames"],
+        attention_biases=["query", "key", "value", "out"] if given["qkv_bias"] else ["out"],
+        position="learned",
+        pooling="cls",
+        pooler=pooler,
+    )
+    return one_stream("video", encoder)
+
+
+def entries(section):
+    """Every tensor."""
+    part = section["streams"]["video"]["encoder"]
+    positions = Entry(
+        ("embeddings.cls_token", "embeddings.position_embeddings"),
+        ("params/video_encoder/cls", "params/video_encoder/positions/table"),
+        ClassAndPositions(),
+    )
+    pooler = dense("pooler.dense", "video_encoder/pooler/dense") if part["pooler"] else []
+    return [
+        *conv("embeddings.patch_embeddings.projection", "video_encoder/tubelet"),
+        positions,
+        *blocks(vit.NAMES, "video_encoder", part),
+        *norm("layernorm", "video_encoder/norm"),
+        *pooler,
+    ]
+
+
+def inputs(config):
+    """A video of the size the positions are for."""
+    given = Settings(config, DEFAULTS)
+    size = given["image_size"]
+    height, width = (size, size) if isinstance(size, int) else size
+    return {"video": ((given["num_frames"], height, width, 3), "float32")}
+
+
+def export(section, shapes):
+    """config.json."""
+    part = only_encoder("ViViT", section, "video", "video_transformer")
+    check_fields("ViViT", part, _FIELDS)
+    moments, rows, columns, _ = shapes["params/video_encoder/positions/table"]
+    side = part["patch_size"]
+    theirs = {"pooler_act": "tanh", "pooler_output_size": part["width"]}
+    return {
+        "architectures": ["VivitModel"],
+        "model_type": "vivit",
+        **their_sizes(part),
+        "image_size": rows * side if rows == columns else [rows * side, columns * side],
+        "num_frames": moments * part["tubelet_size"],
+        "tubelet_size": [part["tubelet_size"], side, side],
+        "num_channels": 3,
+        "qkv_bias": qkv_bias(part),
+        **(theirs if part["pooler"] else {vit.POOLER: False}),
+    }
+
+
+def constants(section):
+    """Where nothing of ours is their pooler, one of zeros, without which it would not load strictly."""
+    part = section["streams"]["video"]["encoder"]
+    if part["pooler"]:
+        return {}
+    width = part["width"]
+    zeros = {"weight": np.zeros((width, width), np.float32), "bias": np.zeros(width, np.float32)}
+    return {f"pooler.dense.{name}": value for name, value in zeros.items()}
+
+
+def canonical(key, config):
+    """Without the prefix of models with a classifier."""
+    del config
+    return None if key.startswith("classifier.") else key.removeprefix("vivit.")
+
+
+def transforms(config, settings):
+    """Their image processor on frames; with an offset, pixels are taken to -1..1 and then normalised."""
+    given = {**PROCESSOR, **{key: value for key, value in settings.items() if value is not None}}
+    if given["offset"]:
+        plain = not given.get("do_normalize", True)
+        given["image_mean"] = [1.0 + mean for mean in ([0.0] * 3 if plain else given["image_mean"])]
+        given["image_std"] = [1.0] * 3 if plain else given["image_std"]
+        given["do_normalize"] = True
+    chain = videomae.video_transforms(Settings(config, DEFAULTS), given, PROCESSOR)
+    return {"video": chain}
+
+
+FAMILY = Family(("vivit",), section, entries, inputs, export, transforms, canonical, constants)
