@@ -21,6 +21,7 @@ FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 # Arguments that make another config of a file.
 ARGUMENTS = {
     "av_digits.py": ["fusion=late_weighted", "fusion=bottleneck,encoders=transformer", "fusion=image"],
+    "emoji_fusions.py": ["fusion=late", "fusion=q_former", "fusion=text"],
     "cnn_lstm_concat.py": ["fusion=gated", "fusion=late"],
 }
 REFERENCES = [str(file) for file in FILES] + [
