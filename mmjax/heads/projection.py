@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmjax.heads.hidden import HiddenLayers
+from mmjax.layers.mlp import Activation
 from mmjax.types import Features
 
 
@@ -24,6 +25,8 @@ class Projection(nn.Module):
       reads: entry it reads.
       width: D of the embedding; 0 takes the pooled vector as it is, without a linear map (SigLIP).
       hidden: widths of hidden layers.
+      activation: after each hidden layer.
+      use_bias: whether the last linear map has a bias, as in CLAP (Wu et al. 2022, arXiv:2211.06687).
       normalise: divide by the length, so that a dot product is a cosine.
       dtype: what it computes in; the embedding is float32.
     """
@@ -31,6 +34,8 @@ class Projection(nn.Module):
     reads: str = "fused"
     width: int = 512
     hidden: Sequence[int] = ()
+    activation: Activation = "gelu_tanh"
+    use_bias: bool = False
     normalise: bool = True
     dtype: Any = jnp.float32
 
@@ -40,9 +45,10 @@ class Projection(nn.Module):
     ) -> Float[Array, "B D"]:
         """Embeddings; zeros where the example does not have the entry."""
         entry = features[self.reads]
-        x = HiddenLayers(self.hidden, 0.0, self.dtype, name="hidden")(entry.pooled, train)
+        hidden = HiddenLayers(self.hidden, 0.0, self.dtype, self.activation, name="hidden")
+        x = hidden(entry.pooled, train)
         if self.width:
-            x = nn.Dense(self.width, use_bias=False, dtype=self.dtype, name="embedding")(x)
+            x = nn.Dense(self.width, use_bias=self.use_bias, dtype=self.dtype, name="embedding")(x)
         x = x.astype(jnp.float32)
         if self.normalise:
             # The floor keeps the gradient of a vector of zeros finite.

@@ -58,12 +58,14 @@ class Preprocess:
         files: Mapping[str, bytes] | None = None,
         pad_texts: bool = False,
         family: str | None = None,
+        pad_to_longest: Sequence[str] = (),
     ):
         self.transforms = {name: [dict(t) for t in chain] for name, chain in transforms.items()}
         self.tokenizer = tokenizer
         self.files = dict(files or {})
         self.family = family
         self._pad_texts = pad_texts
+        self._pad_to_longest = tuple(pad_to_longest)
 
     @classmethod
     def read(cls, directory: pathlib.Path, name: str, family: Any) -> Preprocess:
@@ -88,7 +90,7 @@ class Preprocess:
             for chain in transforms.values():
                 if any(t["type"] == "tokenize" for t in chain) and chain[-1]["type"] == "pad":
                     chain[-1] = {**chain[-1], "value": float(pad_id)}
-        return cls(transforms, tokenizer, kept, family.pad_texts, name)
+        return cls(transforms, tokenizer, kept, family.pad_texts, name, family.pad_to_longest)
 
     def __call__(self, **streams: Sequence[Any]) -> dict[str, np.ndarray]:
         """A batch.
@@ -123,6 +125,10 @@ class Preprocess:
             components.normalise(t, components.component("transforms"), f"transforms.{name}")
             for t in self.transforms[name]
         ]
+        if name in self._pad_to_longest:
+            steps = [components.build("transforms", t) for t in chain[:-1]]
+            longest = max((len(_run(steps, value)) for value in values if value is not None), default=1)
+            chain[-1] = {**chain[-1], "length": longest}
         if not any(t["type"] == "tokenize" for t in chain):
             return chain
         if self.tokenizer is None:
@@ -138,6 +144,14 @@ class Preprocess:
             longest = max((len(build(text, rng)) for text in values if text is not None), default=1)
             chain[-1] = {**chain[-1], "length": max(longest, 1)}
         return chain
+
+
+def _run(steps, value):
+    """What transforms make of a value, the longest of which is looked for."""
+    value, rng = _loaded(value), np.random.default_rng(0)
+    for step in steps:
+        value = step(value, rng)
+    return value
 
 
 def _pad_id(tokenizer, settings):

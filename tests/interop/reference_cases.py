@@ -137,6 +137,103 @@ def convnext(t, size=(32, 32), **changes):
     return Case(t.ConvNextModel(config), images(*size), grid_and_pooled)
 
 
+_CLAP_AUDIO = {
+    "patch_embeds_hidden_size": 16,
+    "depths": [2, 2],
+    "num_attention_heads": [2, 4],
+    "spec_size": 64,
+    "window_size": 4,
+    "num_mel_bins": 32,
+    "hidden_size": 32,
+}
+
+
+def _clap_input(batch):
+    return {"input_features": batch["audio"][:, None]}
+
+
+def clap(t, **changes):
+    text = {"vocab_size": 50, "max_position_embeddings": 22, **SMALL}
+    config = t.ClapConfig(text_config=text, audio_config=_CLAP_AUDIO, projection_dim=24, **changes)
+    rng = np.random.default_rng(4)
+    batch = {**texts(), "audio": rng.normal(size=(3, 128, 32)).astype(np.float32)}
+    return Case(
+        t.ClapModel(config),
+        batch,
+        lambda out: {
+            "audio_embedding": out.audio_embeds,
+            "text_embedding": out.text_embeds,
+            "audio_scale": (out.logits_per_audio / (out.audio_embeds @ out.text_embeds.T)).mean(),
+            "text_scale": (out.logits_per_text / (out.text_embeds @ out.audio_embeds.T)).mean(),
+        },
+        inputs=lambda given: {
+            **_clap_input(given),
+            "input_ids": given["text"].astype(np.int64),
+            "attention_mask": given["text_mask"].astype(np.int64),
+        },
+    )
+
+
+def clap_audio(t, **changes):
+    config = t.ClapAudioConfig(**(_CLAP_AUDIO | changes))
+    rng = np.random.default_rng(4)
+    # The image holds this many frames.
+    frames = min(1001, config.spec_size * (config.spec_size // config.num_mel_bins))
+    batch = {"audio": 8 * rng.normal(size=(3, frames, config.num_mel_bins)).astype(np.float32) - 20}
+    return Case(
+        t.ClapAudioModel(config),
+        batch,
+        lambda out: {
+            "audio/tokens": out.last_hidden_state.permute(0, 3, 2, 1).flatten(1, 2),
+            "audio/pooled": out.pooler_output,
+        },
+        inputs=_clap_input,
+    )
+
+
+def clap_text(t):
+    config = t.ClapTextConfig(vocab_size=50, max_position_embeddings=22, **SMALL)
+    return Case(t.ClapTextModel(config), texts(), tokens_and_pooled("text"))
+
+
+def wav2vec2(t, lengths=None, **changes):
+    """Where `lengths` are given, of a model that takes a mask."""
+    sizes = {
+        "conv_dim": [16, 16, 24],
+        "conv_kernel": [10, 3, 2],
+        "conv_stride": [5, 2, 2],
+        "num_conv_pos_embeddings": 8,
+        "num_conv_pos_embedding_groups": 4,
+        "vocab_size": 20,
+    }
+    config = t.Wav2Vec2Config(**(SMALL | sizes | changes))
+    rng = np.random.default_rng(3)
+    batch = {"audio": rng.normal(size=(3, 401)).astype(np.float32)}
+    if lengths:
+        batch["audio_mask"] = np.arange(401) < np.array(lengths)[:, None]
+    return Case(
+        t.Wav2Vec2Model(config),
+        batch,
+        lambda out: {"audio/tokens": out.last_hidden_state},
+        inputs=lambda given: {
+            "input_values": given["audio"],
+            **({"attention_mask": given["audio_mask"].astype(np.int64)} if lengths else {}),
+        },
+    )
+
+
+def wav2vec2_ctc(t):
+    case = wav2vec2(t)
+    return dataclasses.replace(
+        case,
+        model=t.Wav2Vec2ForCTC(case.model.config),
+        outputs=lambda out: {"audio/tokens": out.hidden_states[-1]},
+        arguments={"output_hidden_states": True},
+    )
+
+
+_STABLE = {"feat_extract_norm": "layer", "conv_bias": True, "do_stable_layer_norm": True}
+
 _TOKENS = {"bos_token_id": 1, "eos_token_id": 49, "pad_token_id": 1}
 
 
@@ -334,6 +431,37 @@ CASES = {
     "convnext_no_layer_scale": functools.partial(
         convnext, layer_scale_init_value=0.0, layer_norm_eps=1e-6, depths=[2, 1], hidden_sizes=[16, 16]
     ),
+    "clap": clap,
+    "clap_gelu_projection": functools.partial(clap, projection_hidden_act="gelu"),
+    "clap_audio": clap_audio,
+    "clap_audio_stretched": functools.partial(
+        clap_audio,
+        patch_embeds_hidden_size=8,
+        spec_size=256,
+        num_mel_bins=64,
+        depths=[2, 2, 2, 1],
+        num_attention_heads=[1, 2, 2, 4],
+        hidden_size=64,
+        window_size=8,
+    ),
+    "clap_audio_other_patches": functools.partial(
+        clap_audio, patch_size=6, enable_patch_layer_norm=False, qkv_bias=False, mlp_ratio=2.5
+    ),
+    "clap_text": clap_text,
+    "wav2vec2": wav2vec2,
+    "wav2vec2_stable": functools.partial(wav2vec2, lengths=[401, 300, 64], **_STABLE),
+    "wav2vec2_layer_norms": functools.partial(
+        wav2vec2,
+        lengths=[401, 41, 222],
+        feat_extract_norm="layer",
+        feat_extract_activation="relu",
+        hidden_act="gelu_new",
+        num_conv_pos_embeddings=7,
+        layer_norm_eps=1e-3,
+    ),
+    "wav2vec2_no_masking": functools.partial(wav2vec2, apply_spec_augment=False, conv_bias=True),
+    "wav2vec2_channels_masked": functools.partial(wav2vec2, mask_time_prob=0.0, mask_feature_prob=0.1),
+    "wav2vec2_ctc": wav2vec2_ctc,
     "clip": clip,
     "clip_old_eos": functools.partial(clip, eos=2, hidden_act="gelu", num_hidden_layers=3),
     "clip_vision": clip_vision,

@@ -3,6 +3,7 @@
 from mmjax.interop.families import (
     ast,
     bert,
+    clap,
     clip,
     convnext,
     dinov2,
@@ -14,6 +15,7 @@ from mmjax.interop.families import (
     vit,
     vit_mae,
     vivit,
+    wav2vec2,
     whisper,
 )
 
@@ -29,6 +31,8 @@ FAMILIES = {
     "roberta": roberta.FAMILY,
     "ast": ast.FAMILY,
     "whisper": whisper.FAMILY,
+    "wav2vec2": wav2vec2.FAMILY,
+    "clap": clap.FAMILY,
     "videomae": videomae.FAMILY,
     "vivit": vivit.FAMILY,
     "timesformer": timesformer.FAMILY,
