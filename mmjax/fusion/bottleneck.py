@@ -14,7 +14,7 @@ from mmjax.types import Features
 
 
 class Bottleneck(nn.Module):
-    """Multimodal bottleneck transformer (MBT), Nagrani et al. 2021, arXiv:2107.00135, section 3.2.
+    """Multimodal bottleneck transformer (MBT), Nagrani et al. 2021, arXiv:2107.00135, section 3.
 
     With z_s the tokens of stream s between two blocks of its own encoder, z_f the `bottlenecks`
     learned vectors, P the streams an example has, and `[;]` one sequence, each block from

@@ -16,7 +16,7 @@ from mmjax.types import Features
 
 
 class FiLM(nn.Module):
-    """FiLM, Perez et al. 2018, arXiv:1709.07871, section 2 and the residual block of section 3.
+    """FiLM, Perez et al. 2018, arXiv:1709.07871, section 2.1, in the residual block of section 2.2.
 
     With X_s the tokens of stream s, x_c the pooled vector of a conditioning stream c, C_s the
     conditioning streams other than s that the example has, and N layer normalisation without

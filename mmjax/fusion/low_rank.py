@@ -13,7 +13,7 @@ from mmjax.types import Features
 
 
 class LowRank(nn.Module):
-    """Low-rank multimodal fusion (LMF), Liu et al. 2018, arXiv:1806.00064, sections 3.2 and 3.3.
+    """Low-rank multimodal fusion (LMF), Liu et al. 2018, arXiv:1806.00064, section 3.2.
 
     With x_i the pooled vector of stream i, W_i^(r) a matrix of factors `[width, D_i + 1]`, R the
     `rank`, and * elementwise:

@@ -17,8 +17,8 @@ from mmjax.types import Features
 
 
 class ModalityDropout(nn.Module):
-    """Hides whole streams from another fusion, as ModDrop, Neverova et al. 2015, arXiv:1501.00102,
-    section 3.3 (where a dropped modality is zeros; here it is missing, which the fusion knows).
+    """Hides whole streams from another fusion, as ModDrop, Neverova et al. 2016, arXiv:1501.00102
+    (where a dropped modality is zeros; here it is missing, which the fusion knows).
 
     In training each stream that an example has is hidden from the fusion with its rate, each on its
     own; where that would hide all of them, one drawn evenly stays. Otherwise nothing changes: the

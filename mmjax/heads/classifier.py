@@ -53,7 +53,7 @@ class LateClassifier(nn.Module):
                                a product of experts (Hinton 2002, Neural Computation 14(8))
         weighted_probability   logits of sum_{i in P} w_i p(l_i)
         weighted_product       logits of prod_{i in P} p(l_i)^w_i, normalised: a product of experts
-                               with exponents (Cao and Fleet 2014, arXiv:1410.7827, section 3)
+                               with exponents (Cao and Fleet 2014, arXiv:1410.7827)
 
     where p is the softmax over classes, or the sigmoid of each, and w_i = exp(a_i) / sum_{j in P}
     exp(a_j) are learned weights, of sum 1 over the entries that the example has. They start equal, as
