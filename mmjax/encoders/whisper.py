@@ -25,8 +25,9 @@ class Whisper(TransformerEncoder):
     tiny (384, 4, 6), base (512, 6, 8), small (768, 12, 12), medium (1024, 24, 16), large (1280, 32, 20).
 
     Attributes:
-      position: fixed 'sinusoidal' (any length), or a 'learned' table. The published weights store
-        sinusoids that were rounded to 16 bits; in a learned table they are kept to the bit.
+      position: fixed 'sinusoidal' (any length), or a 'learned' table. Published weights store their
+        sinusoids, which a learned table keeps to the bit; to fine-tune them as they were trained, name
+        `.*_encoder/positions/.*` in `optimizer.frozen`.
       max_length: most tokens that learned positions serve; 1500 are 30 s.
       attend_padding: padding counts as sound, in attention and among the tokens, as in the published
         weights; then the data must pad every clip to the same length, there 30 s of samples.
@@ -84,8 +85,8 @@ class Whisper(TransformerEncoder):
 def whisper_positions(length: int, width: int) -> Float[np.ndarray, "L D"]:
     """The sinusoids of Whisper, whose longest wavelength is 2 pi 10000 tokens exactly.
 
-    Elsewhere it is that of a channel after the last one. Published tables differ from these by up to
-    1e-3, by rounding.
+    Elsewhere it is that of a channel after the last one. A table of 1500 positions whose angles are
+    rounded to float32, as in PyTorch, differs from this one by about 1e-4.
 
     Raises:
       ConfigError: where `width` is odd.
