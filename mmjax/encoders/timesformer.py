@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -32,6 +34,9 @@ class TimeSformer(TransformerEncoder):
 
     patch_size: int = 16
     frames: int = 8
+
+    # A fusion between the blocks can add nothing to tokens that are counted by frames and places.
+    fixed_tokens: ClassVar[bool] = True
 
     def setup(self):
         if self.norm_position != "pre":

@@ -97,6 +97,11 @@ class Bottleneck(nn.Module):
                     f"model.streams.{name}.encoder.causal: is on, but tokens must see the bottlenecks and "
                     "these the tokens; set it to False, or use another fusion"
                 )
+            if getattr(stack.encoder, "fixed_tokens", False):
+                raise ConfigError(
+                    f"model.streams.{name}.encoder: its blocks take no tokens but its own, so bottlenecks "
+                    "cannot stand among them; use an encoder such as video_transformer, or another fusion"
+                )
         ((depth, _),) = set(sizes.values())
         if not 0 <= self.fusion_layer <= depth - 2:
             raise ConfigError(

@@ -179,6 +179,12 @@ class TwoEncoders(nn.Module):
         return self.fusion(stacks)
 
 
+class FixedTokens(cases.Tokens):
+    """Says of its blocks what TimeSformer says."""
+
+    fixed_tokens = True
+
+
 def test_encoders_that_do_not_fit_are_refused():
     small, x = cases.Tokens(**cases.ENCODER), jnp.ones((2, 3, 4))
     wide = cases.Tokens(**cases.ENCODER | {"width": 16})
@@ -187,6 +193,9 @@ def test_encoders_that_do_not_fit_are_refused():
     causal = cases.Tokens(**cases.ENCODER, causal=True)
     with pytest.raises(ConfigError, match="model.streams.b.encoder.causal: is on, but tokens must see"):
         TwoEncoders(Bottleneck(fusion_layer=0), small, causal).init(jax.random.key(0), x)
+    fixed = FixedTokens(**cases.ENCODER)
+    with pytest.raises(ConfigError, match="model.streams.b.encoder: its blocks take no tokens but its own"):
+        TwoEncoders(Bottleneck(fusion_layer=0), small, fixed).init(jax.random.key(0), x)
     with pytest.raises(ConfigError, match="works between the blocks of b, which has none; use an encoder"):
         TwoEncoders(Bottleneck(fusion_layer=0), small, CNN([4])).init(jax.random.key(0), x)
 
