@@ -10,8 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mmjax.encoders.text_transformer import TextTransformer
+from mmjax.encoders.vit import ViT
 from mmjax.errors import ConfigError
 from mmjax.fusion.common import stream_tokens
+from mmjax.model import Model
 
 WITH_DEPTH = ["cross_attention", "merged_attention", "perceiver_resampler", "q_former"]
 
@@ -47,6 +50,22 @@ def test_merged_attention_is_one_transformer_over_all_tokens():
     x = by_hand.norm(p["transformer"]["norm"], by_hand.block(p["transformer"]["blocks_0"], x, mask))
     assert_rows_close(fused.tokens, x, fused.mask[:, :, None], rtol=1e-4, atol=1e-5)
     assert_rows_close(fused.pooled, x[:, 0], fused.present[:, None], rtol=1e-4, atol=1e-5)
+
+
+def test_over_encoders_of_depth_0_it_is_vilt():
+    size = {"variant": "custom", "width": 8, "depth": 0, "heads": 2, "final_norm": "none"}
+    encoders = {
+        "image": ViT(**size, patch_size=4, pooling="mean", name="image_encoder"),
+        "text": TextTransformer(**size, vocab_size=11, name="text_encoder"),
+    }
+    fusion = cases.small("merged_attention", depth=2).clone(name="fusion")
+    model = Model({"image": "image", "text": "text"}, encoders, fusion, {})
+    batch = {"image": jnp.ones((2, 8, 8, 3)), "text": jnp.ones((2, 5), jnp.int32)}
+    outputs, variables = jax.eval_shape(model.init_with_output, jax.random.key(0), batch)
+    assert outputs["fused/tokens"].shape == (2, 1 + 4 + 5, 8)
+    params = variables["params"]
+    assert set(params["image_encoder"]) == {"patch", "positions"}  # patches and words are only embedded
+    assert set(params["text_encoder"]) == {"embedding", "positions"}
 
 
 def test_cross_attention_lets_the_query_stream_look_at_the_others():
