@@ -19,7 +19,11 @@ from mmjax.layers.stacking import unstack_blocks
 from mmjax.parallel.placement import named_leaves
 
 # What may differ: how a model is trained, and what of it is read.
-_FREE = ("dropout", "drop_path", "pooling", "pooler", "eos_id", "max_length", "antialias")
+_FREE = (
+    *("dropout", "attention_dropout", "feature_dropout", "drop_path"),
+    *("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length"),
+    *("pooling", "pooler", "eos_id", "max_length", "antialias"),
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,12 @@ def test_sharded_files_and_half_precision(hf, tmp_path):
     reference.jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2**-7), half, one)
 
 
+def weight_norm_of_old(key):
+    for i, letter in enumerate("gv"):
+        key = key.replace(f"parametrizations.weight.original{i}", f"weight_{letter}")
+    return key
+
+
 @pytest.mark.parametrize(
     ("case", "rename"),
     [
@@ -68,6 +74,8 @@ def test_sharded_files_and_half_precision(hf, tmp_path):
         ("clip_vision", lambda key: "vision_model." + key.removeprefix("vision_model.")),
         ("clip_vision", lambda key: key.removeprefix("vision_model.")),
         ("siglip_text", lambda key: key.removeprefix("text_model.")),
+        ("wav2vec2", lambda key: "wav2vec2." + weight_norm_of_old(key)),
+        ("resnet", lambda key: f"resnet.{key}"),
     ],
 )
 def test_older_names_are_read(case, rename, hf, tmp_path):
