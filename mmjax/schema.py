@@ -146,8 +146,9 @@ class Optimizer:
     method: the update rule (`adamw`, `lion`, `sgd`, `adafactor`).
     schedule: the learning rate over the run.
     clip_norm: largest global norm of the gradient; none leaves it.
-    accumulate_steps: microbatches a step is computed in. Losses always see the whole batch: the
-      gradient is cached at the model's outputs (GradCache), so negatives are never lost.
+    accumulate_steps: microbatches a step is computed in. Losses always see the whole batch: where they
+      compare examples, the gradient is cached at the model's outputs (GradCache), so negatives are
+      never lost.
     frozen: regular expressions of parameter paths that do not move and carry no optimizer state.
     multipliers: factors on the learning rate of parameters; the first pattern that matches counts.
     layer_decay: factor on the learning rate per layer below the top of each encoder (1 = none).

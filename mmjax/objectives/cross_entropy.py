@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import ConfigError
-from mmjax.objectives.objective import Metrics, Objective, count, divide, presence, valid_rows
+from mmjax.objectives.objective import MeanObjective, Metrics, count, presence, valid_rows
 from mmjax.types import Batch, Outputs
 
 
@@ -56,7 +56,7 @@ def binary_cross_entropy(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class CrossEntropy(Objective):
+class CrossEntropy(MeanObjective):
     """loss = sum of the losses / sum of the weights, over all positions that count.
 
     A position is a row of logits `[B, N]`, or a row and a token of logits `[B, L, N]`. It counts
@@ -97,7 +97,7 @@ class CrossEntropy(Objective):
     def targets(self) -> tuple[str, ...]:
         return (self.label, *presence(self.streams))
 
-    def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+    def terms(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         logits, labels = outputs[self.logits].astype(jnp.float32), batch[self.label]
         weights, smoothing = self._weights(logits.shape[-1]), self.label_smoothing
         valid = self._valid(logits, batch)
@@ -118,8 +118,8 @@ class CrossEntropy(Objective):
             correct = logits.argmax(axis=-1) == labels
         else:
             raise ConfigError(self._mismatch(logits, labels))
-        loss = divide(jnp.where(valid, losses, 0.0).sum(), jnp.where(valid, weight, 0.0).sum())
-        return loss, {"accuracy": (count(correct & valid), count(valid))}
+        total, number = jnp.where(valid, losses, 0.0).sum(), jnp.where(valid, weight, 0.0).sum()
+        return total, number, {"accuracy": (count(correct & valid), count(valid))}
 
     def _weights(self, classes: int) -> Float[Array, " N"]:
         if self.class_weights and len(self.class_weights) != classes:

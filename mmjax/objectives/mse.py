@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mmjax.errors import ConfigError
-from mmjax.objectives.objective import Metrics, Objective, count, divide, presence, valid_rows
+from mmjax.objectives.objective import MeanObjective, Metrics, count, presence, valid_rows
 from mmjax.types import Batch, Outputs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MeanSquaredError(Objective):
+class MeanSquaredError(MeanObjective):
     """loss = mean over all elements that count of (prediction - target)^2.
 
     Rows that only pad the batch, lack one of `streams`, or (where the batch has
@@ -38,7 +38,7 @@ class MeanSquaredError(Objective):
     def targets(self) -> tuple[str, ...]:
         return (self.target, *presence(self.streams))
 
-    def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+    def terms(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         prediction, target = outputs[self.prediction], batch[self.target]
         if prediction.shape == (*target.shape, 1):
             prediction = prediction[..., 0]
@@ -55,7 +55,7 @@ class MeanSquaredError(Objective):
         valid = jnp.broadcast_to(valid, target.shape) & ~jnp.isnan(target)
         # The inner choice keeps a NaN out of the square's gradient, which the outer one would not.
         difference = jnp.where(valid, prediction.astype(jnp.float32) - jnp.where(valid, target, 0.0), 0.0)
-        return divide(jnp.square(difference).sum(), count(valid)), {}
+        return jnp.square(difference).sum(), count(valid), {}
 
 
 def _leading(mask, target):

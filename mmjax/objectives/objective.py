@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +30,9 @@ class Objective:
 
     Attributes:
       weight: factor of this loss in the total.
-      batchwise: whether the examples of a batch interact, so that the loss of a batch is not the
-        mean of the losses of its parts.
     """
 
     weight: float = 1.0
-
-    batchwise: ClassVar[bool] = False
 
     def reads(self) -> tuple[str, ...]:
         """Names of the model's outputs it needs."""
@@ -49,6 +45,26 @@ class Objective:
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         """The loss (without `weight`) and metrics; zero where no row counts."""
         raise NotImplementedError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MeanObjective(Objective):
+    """Base of the objectives whose loss is a mean over rows, positions or elements.
+
+    No example sees another, so a batch may be taken in parts, see `mmjax.training.gradients`.
+    """
+
+    def terms(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
+        """The sum of the losses, what it is to be divided by, and metrics.
+
+        All of them add up: those of a batch are the sums of those of its parts. What is divided by
+        depends on the batch and on the shapes of the outputs, never on what they hold.
+        """
+        raise NotImplementedError
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
+        total, number, metrics = self.terms(outputs, batch)
+        return divide(total, number), metrics
 
 
 def check(objectives: Mapping[str, Objective], outputs: Collection[str], batch: Collection[str]) -> None:

@@ -7,7 +7,7 @@ from a whole `[B, B]` matrix or piece by piece.
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -57,8 +57,6 @@ class Contrastive(Objective):
     scale: str = ""
     temperature: float = 0.07
     positives: str = ""
-
-    batchwise: ClassVar[bool] = True
 
     def __post_init__(self):
         if self.temperature <= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -66,8 +65,6 @@ class VICReg(Objective):
     variance: float = 25.0
     covariance: float = 1.0
     deviation: float = 1.0
-
-    batchwise: ClassVar[bool] = True
 
     def reads(self) -> tuple[str, ...]:
         return (self.a, self.b)

@@ -1,6 +1,9 @@
 """Loss and gradient of a whole batch, in one piece or by microbatches.
 
-Accumulation caches gradients at the model's outputs (GradCache, Gao et al. 2021, arXiv:2101.06983,
+Where every objective is a mean over examples that do not see each other, the gradients of its
+microbatches are added up, each divided by what counts in the whole batch.
+
+Otherwise gradients are cached at the model's outputs (GradCache, Gao et al. 2021, arXiv:2101.06983,
 section 3.2), so that objectives see the whole batch, with all its negatives, while the activations
 of one microbatch at a time are kept:
 
@@ -9,8 +12,8 @@ of one microbatch at a time are kept:
 3. forward every microbatch again, with the same random keys, and pull its part of that gradient
    back to the parameters.
 
-The result is that of the whole batch at once, up to rounding, for a model whose examples do not
-interact. Batch statistics (BatchNorm) are those of each microbatch, updated one after the other.
+Either way the result is that of the whole batch at once, up to rounding, for a model whose examples
+do not interact. Batch statistics (BatchNorm) are those of each microbatch, updated one after the other.
 """
 
 from __future__ import annotations
@@ -124,8 +127,37 @@ def make_gradient_function(
             _, pull_back, state = jax.vjp(again, params, has_aux=True)
             return (jax.tree.map(jnp.add, gradients, pull_back(cotangent)[0]), state), None
 
-        zeros = jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), param_shardings)
-        (gradients, _), _ = jax.lax.scan(second, (zeros, model_state), (microbatches, keys, cotangents))
+        carry = (zeros_like(params), model_state)
+        (gradients, _), _ = jax.lax.scan(second, carry, (microbatches, keys, cotangents))
+        return LossAndGradients(loss, metrics, outputs, gradients, new_state)
+
+    def added(params, model_state, batch, key):
+        microbatches = {name: split(x, name) for name, x in batch.items()}
+        keys = jax.random.split(key, accumulate_steps)
+        # What counts does not depend on what the outputs hold; the compiler drops the losses of zeros.
+        shapes, _ = jax.eval_shape(forward, params, model_state, batch, key)
+        nothing = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
+        numbers = {name: o.terms(nothing, batch)[1] for name, o in objectives.items()}
+
+        def one(carry, item):
+            gradients, state = carry
+            part, key = item
+
+            def compute(params):
+                outputs, new_state = forward(params, state, part, key)
+                losses, metrics = objectives_lib.losses_of_part(objectives, outputs, part, numbers)
+                total, _ = objectives_lib.combine(objectives, losses, metrics)
+                return total, (losses, metrics, outputs, new_state)
+
+            own, (*found, state) = jax.grad(compute, has_aux=True)(params)
+            return (jax.tree.map(jnp.add, gradients, own), state), found
+
+        carry = (zeros_like(params), model_state)
+        (gradients, new_state), found = jax.lax.scan(one, carry, (microbatches, keys))
+        *sums, pieces = found
+        losses, metrics = jax.tree.map(lambda x: x.sum(0), sums)
+        loss, metrics = objectives_lib.combine(objectives, losses, metrics)
+        outputs = {name: join(x, name) for name, x in pieces.items()}
         return LossAndGradients(loss, metrics, outputs, gradients, new_state)
 
     # Microbatch i takes rows i, i + n, i + 2n, ...: every device then cuts its own rows, and no row
@@ -139,6 +171,9 @@ def make_gradient_function(
         pieces = x.reshape(x.shape[0] // accumulate_steps, accumulate_steps, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(pieces, microbatch_sharding)
 
+    def zeros_like(params):
+        return jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), param_shardings)
+
     def join(pieces, name):
         if pieces.ndim == 1:  # a scalar, such as a learned temperature: the same in every microbatch
             return pieces.mean(0)
@@ -149,7 +184,10 @@ def make_gradient_function(
             return jnp.full(accumulate_steps, x / accumulate_steps)
         return split(x, "outputs")
 
-    return whole if accumulate_steps == 1 else cached
+    if accumulate_steps == 1:
+        return whole
+    means = all(isinstance(o, objectives_lib.MeanObjective) for o in objectives.values())
+    return added if means else cached
 
 
 def _stop_gradient_unless(param, moves):

@@ -5,6 +5,7 @@ import pytest
 from objectives import contrastive_cases as cases
 
 from mmjax.errors import ConfigError
+from mmjax.objectives import MeanObjective
 from mmjax.objectives.infonce import InfoNCE
 
 FIELDS = {"a": "image_embedding", "b": "text_embedding", "streams": ["image", "text"]}
@@ -134,4 +135,4 @@ def test_names_what_it_reads():
     objective = InfoNCE(**FIELDS, scale="scale", positives="concept")
     assert objective.reads() == ("image_embedding", "text_embedding", "scale")
     assert objective.targets() == ("image_present", "text_present", "concept")
-    assert objective.batchwise
+    assert not isinstance(objective, MeanObjective)  # examples see each other

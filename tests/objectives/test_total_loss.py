@@ -6,7 +6,9 @@ from objectives import contrastive_cases as cases
 
 from mmjax import components
 from mmjax.errors import ConfigError
-from mmjax.objectives import OBJECTIVES, check, total_loss
+from mmjax.objectives import OBJECTIVES, check, combine, losses_of_part, total_loss
+from mmjax.objectives.cross_entropy import CrossEntropy
+from mmjax.objectives.mse import MeanSquaredError
 
 SPECS = {
     "contrastive": {
@@ -74,4 +76,40 @@ def test_what_is_not_there_is_told_with_the_nearest_name():
 def test_every_objective_has_the_shared_fields(name):
     fields = components.fields(OBJECTIVES[name])
     assert fields["weight"] == (float, 1.0)
-    assert OBJECTIVES[name].__doc__ and isinstance(OBJECTIVES[name].batchwise, bool)
+    assert OBJECTIVES[name].__doc__
+
+
+def test_means_of_parts_add_up_to_that_of_the_whole():
+    """With other counts in each part, among them none."""
+    rng = np.random.default_rng(1)
+    size, classes = 12, 5
+    label = rng.integers(-1, classes, size).astype(np.int32)
+    label[:4] = -1
+    several = rng.integers(-1, 2, (size, classes)).astype(np.int32)
+    soft = rng.dirichlet(np.ones(classes), size).astype(np.float32)
+    wish = rng.normal(size=(size, classes)).astype(np.float32)
+    wish[5, 2] = np.nan
+    batch = {
+        "example_mask": np.arange(size) != 6,
+        "x_present": rng.random(size) < 0.7,
+        **{"label": label, "several": several, "soft": soft, "wish": wish},
+    }
+    outputs = {"logits": rng.normal(size=(size, classes)).astype(np.float32)}
+    weighted = {"label_smoothing": 0.1, "class_weights": [1.0, 2.0, 0.5, 0.0, 3.0], "streams": ["x"]}
+    means = {
+        "index": CrossEntropy(logits="logits", label="label", **weighted),
+        "several": CrossEntropy(logits="logits", label="several", multi_label=True, weight=0.3, **weighted),
+        "soft": CrossEntropy(logits="logits", label="soft", **weighted),
+        "mse": MeanSquaredError(prediction="logits", target="wish", streams=["x"], weight=2.0),
+    }
+    outputs, batch = jax.tree.map(jnp.asarray, (outputs, batch))
+    expected = total_loss(means, outputs, batch)
+    nothing = jax.tree.map(jnp.zeros_like, outputs)
+    numbers = {name: objective.terms(nothing, batch)[1] for name, objective in means.items()}
+
+    def part(rows):
+        return losses_of_part(means, *jax.tree.map(lambda x: x[rows], (outputs, batch)), numbers)
+
+    parts = [part(rows) for rows in (slice(4), slice(4, 5), slice(5, None))]
+    found = combine(means, *jax.tree.map(lambda *x: sum(x), *parts))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)

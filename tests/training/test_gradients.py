@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,9 @@ import toy
 
 from mmjax import objectives as objectives_lib
 from mmjax.errors import ConfigError
+from mmjax.objectives import Objective
+from mmjax.objectives.cross_entropy import CrossEntropy
+from mmjax.objectives.mse import MeanSquaredError
 from mmjax.parallel.mesh import activation_rules, batch_sharding
 from mmjax.training.gradients import make_gradient_function
 
@@ -103,6 +108,78 @@ def test_batch_statistics_go_from_microbatch_to_microbatch():
             {"params": setup.state.params, **state}, piece, train=True, mutable=["batch_stats"]
         )
     assert_close(compute(setup, 2).model_state, state)
+
+
+WISH = np.where(np.arange(16) == 2, np.nan, np.random.default_rng(2).normal(size=(toy.BATCH, 16)))
+MEANS_BATCH = BATCH | {
+    # The microbatch of rows 1 and 9 has no label at all.
+    "label": np.where(np.isin(np.arange(toy.BATCH), (1, 4, 9)), -1, BATCH["label"]),
+    "wish": WISH.astype(np.float32),
+}
+MEANS = {
+    "class": CrossEntropy(logits="label", label="label", class_weights=[1.0, 2.0, 3.0, 0.5]),
+    "wish": MeanSquaredError(prediction="image_embedding", target="wish", weight=0.3),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Whole(Objective):
+    """A mean of which nothing is known but the loss of a whole batch."""
+
+    inner: Objective
+
+    def reads(self):
+        return self.inner.reads()
+
+    def targets(self):
+        return self.inner.targets()
+
+    def __call__(self, outputs, batch):
+        return self.inner(outputs, batch)
+
+
+CACHED = {name: Whole(inner=objective, weight=objective.weight) for name, objective in MEANS.items()}
+
+
+@pytest.mark.parametrize("accumulate_steps", [2, 8])
+def test_microbatches_of_means_give_what_the_whole_batch_gives(single, accumulate_steps):
+    expected = compute(single, objectives=MEANS, batch=MEANS_BATCH)
+    assert_same(compute(single, accumulate_steps, objectives=MEANS, batch=MEANS_BATCH), expected)
+
+
+@pytest.mark.parametrize("mesh", ["fsdp", "tensor"])
+def test_microbatches_of_means_on_a_mesh(single, mesh):
+    expected = compute(single, objectives=MEANS, batch=MEANS_BATCH)
+    setup = toy.shared_set_up(toy.MESHES[mesh])
+    assert_same(compute(setup, 2, objectives=MEANS, batch=MEANS_BATCH), expected)
+
+
+@pytest.mark.parametrize("model", [toy.Model(dropout=0.5), toy.Model(batch_norm=True)])
+def test_means_are_what_cached_gradients_give(model):
+    """With the same units dropped, and the same statistics of batches."""
+    setup = toy.shared_set_up(model=model)
+    found = compute(setup, 4, objectives=MEANS, batch=MEANS_BATCH)
+    expected = compute(setup, 4, objectives=CACHED, batch=MEANS_BATCH)
+    assert_same(found, expected)
+    assert_close(found.model_state, expected.model_state)
+
+
+@pytest.mark.parametrize(
+    ("objectives", "passes"), [(MEANS, 4), (CACHED, 8), (MEANS | {"contrastive": toy.Contrastive()}, 8)]
+)
+def test_a_second_forward_pass_only_where_examples_see_each_other(objectives, passes):
+    calls = []
+
+    class Counting(toy.Model):
+        def __call__(self, batch, *, train=False):
+            jax.debug.callback(lambda: calls.append(1))
+            return super().__call__(batch, train=train)
+
+    setup = toy.set_up(model=Counting())
+    calls.clear()
+    jax.block_until_ready(compute(setup, 4, objectives=objectives, batch=MEANS_BATCH))
+    jax.effects_barrier()
+    assert len(calls) == passes
 
 
 def test_no_gradient_for_what_does_not_move(single, reference):

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import ClassVar
 
 import flax.linen as nn
 import jax
@@ -78,8 +77,6 @@ class Model(nn.Module):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Contrastive(Objective):
-    batchwise: ClassVar[bool] = True
-
     def reads(self):
         return ("image_embedding", "text_embedding", "scale", "image/mask")
 
