@@ -50,7 +50,11 @@ EXPERIMENT = Experiment(
     title="Fusions on audio-visual digits",
     text=TEXT,
     source="an experiment of this project; no paper reports these numbers.",
-    cost="About 30 CPU seconds a run; the data is a download of 6 MB.",
+    cost=(
+        "51 runs of 30 to 60 CPU seconds; the data is a download of 6 MB. They were made on two cores that "
+        "much other work shared: the time of a run says nothing here, and that of a step, though its fastest "
+        "interval is shown, is an upper bound."
+    ),
     rows=[
         *[
             Row(name, heading, f"configs/av_digits.py:fusion={name}", EPOCHS)

@@ -109,7 +109,7 @@ class Experiment:
       rows, columns: of the table.
       seeds: one run of every row for each.
       claims: what should hold between rows.
-      step_time: whether the table has a column with the time of a training step.
+      step_time: whether the table has a column with the time of a training step, at its fastest.
     """
 
     title: str

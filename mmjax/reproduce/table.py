@@ -131,7 +131,7 @@ class _Table:
     def measured(self) -> str:
         """The table itself."""
         header = ["", *(column.heading for column in self._experiment.columns), "parameters", "time of a run"]
-        header += ["ms per step"] if self._experiment.step_time else []
+        header += ["ms per step, at best"] if self._experiment.step_time else []
         lines = []
         for row in self._experiment.rows:
             cells = [self._cell(row, column) for column in self._experiment.columns]
@@ -142,7 +142,7 @@ class _Table:
             lines.append([row.heading + mark, *cells, size, time])
             if self._experiment.step_time:
                 steps = [run["step_milliseconds"] for run in facts if "step_milliseconds" in run]
-                lines[-1].append(f"{statistics.median(steps):.1f}" if steps else NOTHING)
+                lines[-1].append(f"{min(steps):.0f}" if steps else NOTHING)
         return _markdown(header, lines)
 
     def notes(self) -> str:
@@ -151,7 +151,7 @@ class _Table:
         text = f"Mean ± standard deviation (of the sample) over {len(self._experiment.seeds)} seeds ({seeds})"
         text += f"; {NOTHING}: does not apply, or was not run."
         if self._experiment.step_time:
-            text += " Milliseconds per step: the median over the run's log, and over the seeds."
+            text += " Milliseconds per step: in the fastest interval of the logs of all seeds."
         if any(map(self.is_stale, self._experiment.rows)):
             text += "\n\n\\* The config has changed since this was measured; run the command again."
         return text
