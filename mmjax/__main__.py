@@ -27,6 +27,7 @@ VERBS = {
     "predict": ("mmjax.verbs.predict", "predictions of a run for files, text or a data set"),
     "embed": ("mmjax.verbs.embed", "embeddings of a run for a data set or folder, to Parquet or npy"),
     "search": ("mmjax.verbs.search", "rank a folder or data set by a text or an image"),
+    "convert": ("mmjax.verbs.convert", "a run or published weights, written as transformers loads them"),
     "prepare": ("mmjax.verbs.prepare", "prepare the data sets and tokenizers of a config"),
     "reproduce": ("mmjax.verbs.reproduce", "the runs of an experiment, and its table"),
     "report": ("mmjax.verbs.report", "write the report of a run anew"),

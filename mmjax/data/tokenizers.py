@@ -15,7 +15,7 @@ from typing import Any
 
 import tokenizers as hf
 from absl import logging
-from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from mmjax.data.published import is_published, locate
 from mmjax.data.source import Source, digest
@@ -87,6 +87,23 @@ class Tokenizer:
     def save(self, path: pathlib.Path) -> None:
         """Writes a `tokenizer.json`, in one step."""
         write_text(path, self._backend.to_str(pretty=True))
+
+    def to_json(self, *template: str | None) -> str:
+        """The content of a `tokenizer.json`.
+
+        Args:
+          template: the tokens that it shall put before and after a text, None for no such token; without
+            them it keeps the file's own template.
+        """
+        backend = hf.Tokenizer.from_str(self._backend.to_str())
+        if template:
+            before, after = template
+            tokens = {token: self.token_id(token) for token in template if token is not None}
+            whole = " ".join(token for token in (before, "$A", after) if token is not None)
+            backend.post_processor = processors.TemplateProcessing(
+                single=whole, special_tokens=list(tokens.items())
+            )
+        return backend.to_str(pretty=True)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
         """The token ids of a text.

@@ -47,6 +47,7 @@ class Family(NamedTuple):
         model.
       constants: our section -> further tensors to write, which their loader wants and ours has not.
       pad_texts: whether texts are always padded to the full length.
+      written_as: the family whose layout is written, where it is another than the one that is read.
       pad_to_longest: streams whose last transform, `pad`, is only as long as the longest of a batch.
     """
 
@@ -59,6 +60,7 @@ class Family(NamedTuple):
     canonical: Callable[[str, Mapping[str, Any]], str | None] = lambda key, config: key
     constants: Callable[[Section], dict[str, Any]] = lambda section: {}
     pad_texts: bool = False
+    written_as: str | None = None
     pad_to_longest: tuple[str, ...] = ()
 
 

@@ -15,8 +15,9 @@ from mmjax.errors import ConfigError, DataError
 
 _WEIGHTS = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
-# open_clip's names for the same.
-_OTHER_WEIGHTS = ("open_clip_model.safetensors",)
+# open_clip's names for weights and config.json; where both lie in a directory, those above count.
+_OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+_OPEN_CLIP_CONFIG = "open_clip_config.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json", "open_clip_pytorch_model.bin", "*.pt")
 
 # What sentence-transformers writes beside a transformer.
@@ -47,14 +48,25 @@ def read_json(directory: pathlib.Path, name: str) -> dict[str, Any]:
 def read_config(directory: pathlib.Path) -> dict[str, Any]:
     """config.json; under 'sentence' what sentence-transformers adds to it, where it does.
 
+    Of a directory in open_clip's layout it is open_clip_config.json, with the `model_type` 'open_clip'.
+
     Raises:
       DataError: there is none, or a file is damaged.
       ConfigError: a pooling or a module of sentence-transformers that is not implemented.
     """
+    if not _is_transformers(directory) and (directory / _OPEN_CLIP_CONFIG).is_file():
+        return read_json(directory, _OPEN_CLIP_CONFIG) | {"model_type": "open_clip"}
     config = read_json(directory, "config.json")
     if (directory / _MODULES).is_file():
         config["sentence"] = _read_sentence(directory)
     return config
+
+
+def _is_transformers(directory):
+    weights = any((directory / name).is_file() for name in (_WEIGHTS, _INDEX))
+    return (directory / "config.json").is_file() and (
+        weights or not (directory / _OPEN_CLIP_WEIGHTS).is_file()
+    )
 
 
 def _read_sentence(directory):
@@ -114,7 +126,7 @@ def _weight_files(directory: pathlib.Path) -> list[pathlib.Path]:
             if pathlib.Path(name).name != name or not (directory / name).is_file():
                 raise DataError(f"weights: {_INDEX} names '{name}', which is no file in {directory}")
         return [directory / name for name in names]
-    for name in (_WEIGHTS, *_OTHER_WEIGHTS):
+    for name in (_WEIGHTS, _OPEN_CLIP_WEIGHTS):
         if (directory / name).is_file():
             return [directory / name]
     pickles = [path.name for pattern in _PICKLES for path in directory.glob(pattern)]
@@ -124,6 +136,12 @@ def _weight_files(directory: pathlib.Path) -> list[pathlib.Path]:
             "save the model as safetensors (`save_pretrained` of transformers does) and give that"
         )
     raise DataError(f"weights: no {_WEIGHTS} in {directory}")
+
+
+def check_new(directory: pathlib.Path) -> None:
+    """Raises DataError unless the directory is yet to be made, or empty."""
+    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+        raise DataError(f"weights: {directory} exists and is not empty; name a new directory")
 
 
 def write(
@@ -137,8 +155,7 @@ def write(
     Raises:
       DataError: the directory holds something already.
     """
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise DataError(f"weights: {directory} exists and is not empty; name a new directory")
+    check_new(directory)
     directory.mkdir(parents=True, exist_ok=True)
     for name, content in others.items():
         (directory / name).parent.mkdir(exist_ok=True)

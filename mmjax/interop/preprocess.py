@@ -77,15 +77,15 @@ class Preprocess:
                 found = files_lib.read_json(directory, file)
                 # One file for all processors, since transformers 5, or one per processor.
                 settings |= found.get("image_processor") or found.get("feature_extractor") or found
-        tokenizer = None
-        if (directory / _TOKENIZER).is_file():
-            tokenizer = Tokenizer.load(directory / _TOKENIZER, special_in_text=True)
         kept = {name: (directory / name).read_bytes() for name in _KEPT if (directory / name).is_file()}
         for file in ("special_tokens_map.json", "tokenizer_config.json"):
             if file in kept:
                 settings.setdefault("tokenizer", {}).update(files_lib.read_json(directory, file))
         transforms = family.transforms(config, settings)
-        if tokenizer is not None:
+        tokenizer = None
+        if (directory / _TOKENIZER).is_file():
+            special = not settings.get("tokenizer", {}).get("split_special_tokens", False)
+            tokenizer = Tokenizer.load(directory / _TOKENIZER, special_in_text=special)
             pad_id = _pad_id(tokenizer, settings.get("tokenizer", {}))
             for chain in transforms.values():
                 if any(t["type"] == "tokenize" for t in chain) and chain[-1]["type"] == "pad":

@@ -183,8 +183,10 @@ def save_pretrained(
         near = components.suggestion(family, FAMILIES)
         raise ConfigError(f"family: got '{family}'{near}, expected one of: {', '.join(FAMILIES)}")
     family = family or (preprocess.family if preprocess else None)
+    candidates = [family] if family else [name for name in FAMILIES if not FAMILIES[name].written_as]
     reasons = []
-    for name in [family] if family else FAMILIES:
+    for name in candidates:
+        name = FAMILIES[name].written_as or name
         try:
             config = FAMILIES[name].export(section, shapes)
         except ConfigError as error:

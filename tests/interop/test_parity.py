@@ -11,6 +11,7 @@ import safetensors.numpy
 from reference_cases import CASES
 
 from mmjax import interop
+from mmjax.interop import files
 from mmjax.interop.families import FAMILIES
 
 
@@ -44,7 +45,7 @@ def test_every_family_has_a_case(hf, tmp_path):
     families = set()
     for name, make in CASES.items():
         directory = reference.save(make(hf), tmp_path / name)
-        kind = json.loads((directory / "config.json").read_text())["model_type"]
+        kind = files.read_config(directory)["model_type"]
         families |= {family for family, value in FAMILIES.items() if kind in value.model_types}
     assert families == set(FAMILIES)
 

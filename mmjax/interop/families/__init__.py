@@ -7,6 +7,7 @@ from mmjax.interop.families import (
     clip,
     convnext,
     dinov2,
+    open_clip,
     resnet,
     roberta,
     siglip,
@@ -21,6 +22,7 @@ from mmjax.interop.families import (
 
 FAMILIES = {
     "clip": clip.FAMILY,
+    "open_clip": open_clip.FAMILY,
     "siglip": siglip.FAMILY,
     "vit": vit.FAMILY,
     "vit_mae": vit_mae.FAMILY,

@@ -194,6 +194,8 @@ def export(section, shapes):
     if "text" in encoders:
         text = encoders["text"]
         check_fields("CLIP", text, _TEXT_FIELDS)
+        if text["eos_id"] == 2:
+            raise ConfigError("CLIP with eos_id 2 is read as pooling at the largest id; use another id")
         configs["text"] = {
             **their_sizes(text),
             "vocab_size": text["vocab_size"],
