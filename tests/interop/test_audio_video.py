@@ -1,4 +1,4 @@
-"""Sounds and videos are preprocessed as transformers' feature extractors and image processors do."""
+"""Sounds and videos: preprocessing as transformers does it, and what neither side has a word for."""
 
 import json
 
@@ -10,6 +10,7 @@ pytest.importorskip("torch", reason="MMJAX_REFERENCE=1 ./launch.sh test installs
 from mmjax.errors import ConfigError
 from mmjax.interop import FAMILIES
 from mmjax.interop.preprocess import Preprocess
+from mmjax.interop.pretrained import normalise_section
 
 RATE = 16000
 
@@ -116,3 +117,52 @@ def test_longer_videos_give_frames_evenly(hf, tmp_path):
 def test_configs_that_are_not_implemented(family, config, message):
     with pytest.raises(ConfigError, match=message):
         FAMILIES[family].section(config, {"pooler.dense.weight"})
+
+
+_SMALL = {"variant": "custom", "width": 16, "depth": 1, "heads": 2}
+
+
+@pytest.mark.parametrize(
+    ("family", "stream", "encoder", "message"),
+    [
+        (
+            "ast",
+            "audio",
+            {"type": "spectrogram_transformer"},
+            "AST has attend_padding True, this model False",
+        ),
+        ("whisper", "audio", {"type": "whisper"}, "Whisper has position 'learned', this model 'sinusoidal'"),
+        (
+            "whisper",
+            "audio",
+            {"type": "whisper", "position": "learned", "attend_padding": True, "attention_biases": ["out"]},
+            r"attention_biases \['out'\]: expected query, value and out",
+        ),
+        ("videomae", "video", {"type": "video_transformer"}, "expected query, value and out, or only out"),
+        ("videomae", "video", {"type": "video_transformer", "final_norm": "pooled"}, "this model 'pooled'"),
+        (
+            "videomae",
+            "video",
+            {"type": "video_transformer", "attention_biases": ["out"], "patch_size": 24},
+            "patch_size 24: VideoMAE is written for images of 224 pixels",
+        ),
+        ("vivit", "video", {"type": "video_transformer"}, "ViViT has position 'learned', this model 'sinu"),
+        (
+            "timesformer",
+            "video",
+            {"type": "timesformer", "attention_biases": ["query", "out"]},
+            r"attention_biases \['out', 'query'\]: expected all, or only out",
+        ),
+        (
+            "timesformer",
+            "video",
+            {"type": "video_transformer"},
+            "with the encoder 'timesformer' and no heads",
+        ),
+    ],
+)
+def test_models_that_theirs_has_no_word_for(family, stream, encoder, message):
+    streams = {stream: {"kind": stream, "encoder": {**_SMALL, **encoder}}}
+    section = normalise_section({"streams": streams, "heads": {}})
+    with pytest.raises(ConfigError, match=message):
+        FAMILIES[family].export(section, {"params/video_encoder/positions/table": (2, 2, 16)})
