@@ -1,5 +1,6 @@
 """Heads: shapes, values worked out by hand, and what a missing stream gives."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,6 +60,19 @@ def test_shape_dtype_and_gradients(name):
     gradient = jax.jit(jax.grad(lambda v: (head.apply(v, make_features()) * factors).sum()))(variables)
     for path, leaf in jax.tree.leaves_with_path(gradient):
         assert np.isfinite(leaf).all() and np.abs(leaf).max() > 0, path
+
+
+def test_projection_with_hidden_layers_and_biases():
+    head = Projection("text", 5, hidden=(4,), activation="relu", use_bias=True, normalise=False)
+    embedding, variables = run(head)
+    params = jax.tree.map(lambda x: x + 0.1, variables["params"])
+    hidden, last = params["hidden"]["layers_0"], params["embedding"]
+    pooled = make_features()["text"].pooled
+    expected = nn.relu(pooled @ hidden["kernel"] + hidden["bias"]) @ last["kernel"] + last["bias"]
+    got = head.apply({"params": params}, make_features())
+    present = make_features()["text"].present
+    np.testing.assert_allclose(got[present], expected[present], rtol=1e-5, atol=1e-6)
+    assert embedding.shape == got.shape
 
 
 def test_entries_of_modules_and_configs():
