@@ -54,6 +54,7 @@ class ConvNeXt(nn.Module):
       drop_path: probability that what the last block adds to an example is dropped (Huang et al. 2016,
         arXiv:1603.09382); earlier ones' less.
       eps: added to the variance by the normalisation of `pooled`; the others have 1e-6.
+      remat: recompute the blocks' activations in the backward pass.
       dtype: what it computes in.
     """
 
@@ -65,6 +66,7 @@ class ConvNeXt(nn.Module):
     layer_scale: float | None = 1e-6
     drop_path: float = 0.0
     eps: float = 1e-6
+    remat: Any = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -97,13 +99,15 @@ class ConvNeXt(nn.Module):
         blocks = sum(size.depths)
         x = self._patches("stem", size.widths[0], self.patch_size)(x.astype(self.dtype))
         x = LayerNorm(_EPS, dtype=self.dtype, name="stem_norm")(x)
+        # Argument 2 of __call__ (self is 0) is `train`, a Python bool.
+        block = nn.remat(ConvNeXtBlock, static_argnums=(2,)) if self.remat else ConvNeXtBlock
         first = 0  # number of the stage's first block
         for stage, (depth, width) in enumerate(zip(size.depths, size.widths, strict=True)):
             if stage:
                 x = LayerNorm(_EPS, dtype=self.dtype, name=f"stage_{stage}_norm")(x)
                 x = self._patches(f"stage_{stage}_downsample", width, 2)(x)
             for i in range(depth):
-                x = ConvNeXtBlock(
+                x = block(
                     self.activation,
                     self.layer_scale,
                     drop_path=self.drop_path * (first + i) / max(blocks - 1, 1),

@@ -59,6 +59,7 @@ class ResNet(nn.Module):
         whatever the other is.
       norm: 'batch', or 'group' (Wu and He 2018, arXiv:1803.08494).
       groups: most groups that 'group' makes; fewer where the channels do not divide.
+      remat: recompute the blocks' activations in the backward pass.
       dtype: what it computes in.
     """
 
@@ -73,6 +74,7 @@ class ResNet(nn.Module):
     inner_activation: Activation = "relu"
     norm: Literal["batch", "group"] = "batch"
     groups: int = 32
+    remat: Any = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -101,11 +103,13 @@ class ResNet(nn.Module):
             x.astype(self.dtype), real[..., None], train
         )
         x = ACTIVATIONS[self.activation](x)
+        # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
+        block = nn.remat(ResNetBlock, static_argnums=(3,)) if self.remat else ResNetBlock
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, (depth, width) in enumerate(zip(size.depths, size.widths, strict=True)):
             for i in range(depth):
                 halves = i == 0 and (stage > 0 or self.downsample_in_first_stage)
-                x = ResNetBlock(
+                x = block(
                     width,
                     size.block,
                     stride=2 if halves else 1,
