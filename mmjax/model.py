@@ -49,7 +49,8 @@ class Model(nn.Module):
         """Everything the model computes, by name.
 
         Args:
-          batch: every stream, with its '<stream>_mask' where it has one; a stream without
+          batch: every stream, with its '<stream>_mask' where it has one, and what else its encoder
+            takes (`mmjax.encoders`); a stream without
             '<stream>_present' is there in every row. Other entries are not looked at.
           train: whether dropout is on (rng 'dropout') and BatchNorm uses the batch's statistics.
 
@@ -75,13 +76,20 @@ class Model(nn.Module):
         features = {stream: self._stack(stream, batch, train).features() for stream in streams}
         return self._outputs(features, train)
 
+    def inputs(self, stream: str) -> list[str]:
+        """Names of the arrays of a batch that are of a stream."""
+        further = further_inputs(self.encoders[self.streams[stream]])
+        return [stream, *(f"{stream}_{name}" for name in ("mask", "present", *further))]
+
     def _stack(self, stream: str, batch: Batch, train: bool) -> Stack:
         x, mask = batch[stream], batch.get(f"{stream}_mask")
         present = jnp.asarray(batch.get(f"{stream}_present", np.ones(x.shape[0], bool)))
         # What stands in the rows of a missing stream must not matter, not even a NaN in a gradient.
         x = jnp.where(present.reshape(-1, *[1] * (x.ndim - 1)), x, jnp.zeros((), x.dtype))
         mask = present[:, None] if mask is None else mask & present[:, None]
-        return Stack(self.encoders[self.streams[stream]], x, mask, present, train)
+        encoder = self.encoders[self.streams[stream]]
+        further = {name: jnp.asarray(batch[f"{stream}_{name}"]) for name in further_inputs(encoder)}
+        return Stack(encoder, x, mask, present, train, further)
 
     def _outputs(self, features: dict[str, Features], train: bool) -> dict[str, jax.Array]:
         outputs = {}
@@ -223,6 +231,11 @@ def _cannot_fill(key: str, sizes: Mapping[str, int], name: str | None, path: str
     whose = "class names of label" if key == "num_classes" else "tokenizer of stream"
     near = components.suggestion(name, sizes)
     return f"{path}.{key}: is 0, but the data has no {whose} '{name}'{near} to take it from; set it"
+
+
+def further_inputs(encoder: Any) -> Sequence[str]:
+    """Names of the arrays '<stream>_<name>' of a batch that an encoder takes besides the mask."""
+    return getattr(encoder, "further", ())
 
 
 def _placeholder(spec: Spec, batch: int) -> dict[str, jax.Array]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmjax import components
 from mmjax.components import suggestion
 from mmjax.errors import ConfigError
 from mmjax.heads import entries
@@ -61,9 +62,18 @@ def check_data(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int]
     Raises:
       ConfigError: one line that names the stream, what the data gives and what was expected.
     """
-    for name, section in config["model"]["streams"].items():
+    streams = config["model"]["streams"]
+    for name, section in streams.items():
         _known(name, spec, f"model.streams.{name}", "the data gives")
-        _check_kind(name, section["kind"], *spec[name])
+        owner = streams[section["share"] or name]
+        encoder = components.table("encoders")[owner["encoder"]["type"]]
+        _check_kind(name, section["kind"], encoder, *spec[name])
+        for further in getattr(encoder, "further", ()):
+            if f"{name}_{further}" not in spec:
+                raise ConfigError(
+                    f"model.streams.{name}.encoder: '{owner['encoder']['type']}' needs '{name}_{further}', "
+                    f"which the data does not give; see its transforms for data.streams.{name}"
+                )
 
 
 def _check_name(name: str, path: str) -> None:
@@ -96,8 +106,10 @@ def _check_encoder(name: str, section: Mapping[str, Any], streams: Mapping[str, 
         )
 
 
-def _check_kind(name: str, kind: str, shape: Sequence[int], dtype: Any) -> None:
+def _check_kind(name: str, kind: str, encoder: Any, shape: Sequence[int], dtype: Any) -> None:
     axes, rank, numbers = _KINDS[kind]
+    if hasattr(encoder, "axes"):
+        axes, rank = encoder.axes, encoder.axes.count(",") + 1
     if len(shape) != rank or not np.issubdtype(_float_as_numpy(dtype), numbers):
         raise ConfigError(
             f"model.streams.{name}: the data gives {np.dtype(dtype)} {list(shape)} per example, expected "

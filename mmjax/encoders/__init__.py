@@ -2,6 +2,10 @@
 
 Each is called as `encoder(x, mask=None, *, train=False)`. `mask` says which tokens, frames or patches
 are real; images may also take `[B, 1]`, which images are. What is not real changes no result.
+
+Where the input of an encoder is not what the kind of its stream says, its class says so: `axes` are
+the axes of one example, and `further` the names of arrays '<stream>_<name>' of the batch that it takes
+as keywords.
 """
 
 from mmjax.encoders.audio_cnn import AudioCNN
@@ -11,6 +15,7 @@ from mmjax.encoders.cnn import CNN
 from mmjax.encoders.convnext import ConvNeXt
 from mmjax.encoders.embedding_bag import EmbeddingBag
 from mmjax.encoders.frame_wise import FrameWise
+from mmjax.encoders.naflex_vit import NaflexViT
 from mmjax.encoders.resnet import ResNet
 from mmjax.encoders.rnn import RNN
 from mmjax.encoders.sequence_reader import SequenceReader
@@ -24,6 +29,7 @@ from mmjax.encoders.whisper import Whisper
 
 ENCODERS = {
     "vit": ViT,
+    "naflex_vit": NaflexViT,
     "cnn": CNN,
     "resnet": ResNet,
     "convnext": ConvNeXt,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -25,6 +26,7 @@ class Stack:
       x, mask: what it encodes; zeros where the stream is missing.
       present: bool `[B]`, which examples have the stream.
       train: whether dropout is on.
+      further: the further arrays of the stream that the encoder takes, see `mmjax.encoders`.
     """
 
     encoder: nn.Module
@@ -32,10 +34,11 @@ class Stack:
     mask: jax.Array
     present: jax.Array
     train: bool
+    further: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
 
     def features(self) -> Features:
         """The whole encoder at once, as it is without a fusion inside."""
-        return self._close(self.encoder(self.x, self.mask, train=self.train))
+        return self._close(self.encoder(self.x, self.mask, train=self.train, **self.further))
 
     def embed(self) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """What enters the blocks: tokens `[B, L, D]`, mask `[B, L]`, the mask for attention or None.
@@ -48,7 +51,7 @@ class Stack:
                 f"model.fusion: works between the blocks of {self.encoder.name}, which has none; use an "
                 "encoder that is a transformer, or another fusion"
             )
-        return self.encoder.embed(self.x, self.mask, self.train)
+        return self.encoder.embed(self.x, self.mask, self.train, **self.further)
 
     @property
     def depth(self) -> int:

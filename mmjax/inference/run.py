@@ -265,7 +265,7 @@ class Run:
         needed = {entry for head in heads for entry in entries(self.heads[head])}
         whole = not needed <= set(streams)  # something reads the fused features, or a missing stream
         forward = self._forward(tuple(heads), None if whole else tuple(s for s in streams if s in needed))
-        kept = [s + end for s in (self.kinds if whole else needed) for end in ("", "_mask", "_present")]
+        kept = [name for s in (self.kinds if whole else needed) for name in self.model.inputs(s)]
         for names, batch in batches:
             found = forward(self.variables, {name: batch[name] for name in kept if name in batch})
             rows = slice(len(names))  # the rest pads the batch

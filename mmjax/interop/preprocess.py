@@ -189,7 +189,7 @@ def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -
     given = {**defaults, **{key: value for key, value in settings.items() if value is not None}}
     chain: list[dict] = [{"type": "decode_image"}]
     if given.get("do_resize", True):
-        chain.append(_resize(given["size"], _resampler(given), given.get("default_to_square", False)))
+        chain.append(_resize(given["size"], resampler(given), given.get("default_to_square", False)))
     if given.get("do_center_crop"):
         crop = given["crop_size"]
         crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
@@ -230,7 +230,8 @@ def _resize(size, resampler, square):
     )
 
 
-def _resampler(given):
+def resampler(given: Mapping[str, Any]) -> str:
+    """Our name of the filter under `resample`; ConfigError where there is none."""
     number = given.get("resample", 3)
     if number not in _RESAMPLERS:
         raise ConfigError(f"weights: resample is {number}, expected one of {sorted(_RESAMPLERS)}")

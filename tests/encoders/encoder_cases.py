@@ -32,6 +32,8 @@ CASES = {
         "image",
         {**_VIT, "pre_norm": True, "patch_bias": False, "final_norm": "pooled", "activation": "quick_gelu"},
     ),
+    "naflex_vit": ("vectors", {"type": "naflex_vit", **SMALL, "grid_size": 3}),
+    "naflex_vit_mean": ("vectors", {"type": "naflex_vit", **SMALL, "grid_size": 2, "pooling": "mean"}),
     "vit_pooler": ("image", {**_VIT, "pooler": True, "attention_biases": ["out"]}),
     "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
     "cnn_grid": ("image", {"type": "cnn", "widths": [8, 16], "pooling": "grid"}),

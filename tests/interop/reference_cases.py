@@ -463,6 +463,45 @@ def timesformer(t, side=16, frames=3, **changes):
     return Case(t.TimesformerModel(config), videos(frames, side, side), outputs)
 
 
+# No grid of one column: there, PyTorch (2.13, on CPU) interpolates columns alone and gives every row the
+# same position; its result for the transposed grid is ours.
+def patches(grids=((5, 3), (2, 7), (4, 4)), length=16, size=4):
+    """Images of these rows and columns of patches, padded."""
+    rng = np.random.default_rng(1)
+    mask = np.arange(length) < np.prod(grids, axis=1)[:, None]
+    pixels = rng.normal(size=(len(grids), length, size * size * 3)).astype(np.float32)
+    return {"image": pixels, "image_mask": mask, "image_grid": np.asarray(grids, np.int32)}
+
+
+def siglip2_inputs(batch):
+    names = {
+        "text": ("input_ids", np.int64),
+        "image": ("pixel_values", np.float32),
+        "image_mask": ("pixel_attention_mask", np.int64),
+        "image_grid": ("spatial_shapes", np.int64),
+    }
+    return {names[name][0]: array.astype(names[name][1]) for name, array in batch.items()}
+
+
+def siglip2(t, grids=((5, 3), (2, 7)), **changes):
+    text = {"vocab_size": 50, "max_position_embeddings": 7, **_TOKENS, **SMALL, **changes}
+    vision = {"num_patches": 16, "patch_size": 4, **SMALL, **changes}
+    config = t.Siglip2Config(text_config=text, vision_config=vision)
+    batch = {"text": texts(count=2)["text"], **patches(grids)}
+    return Case(t.Siglip2Model(config), batch, embeddings, inputs=siglip2_inputs)
+
+
+def siglip2_vision(t, **how):
+    config = t.Siglip2VisionConfig(num_patches=16, patch_size=4, **SMALL)
+    model = t.Siglip2VisionModel(config)
+    return Case(model, patches(**how), tokens_and_pooled("image"), inputs=siglip2_inputs)
+
+
+def siglip2_text(t):
+    config = t.Siglip2TextConfig(vocab_size=50, max_position_embeddings=7, **_TOKENS, **SMALL)
+    return Case(t.Siglip2TextModel(config), {"text": texts()["text"]}, tokens_and_pooled("text"))
+
+
 CASES = {
     "bert": bert,
     "bert_relu_deeper": functools.partial(bert, hidden_act="relu", num_hidden_layers=3, layer_norm_eps=1e-5),
@@ -531,6 +570,15 @@ CASES = {
     "siglip_gelu": functools.partial(siglip, hidden_act="gelu", num_hidden_layers=1),
     "siglip_vision": siglip_vision,
     "siglip_text": siglip_text,
+    "siglip2": siglip2,
+    "siglip2_gelu": functools.partial(
+        siglip2, hidden_act="gelu", num_hidden_layers=1, grids=((1, 16), (4, 4))
+    ),
+    "siglip2_vision": siglip2_vision,
+    "siglip2_vision_many": functools.partial(
+        siglip2_vision, grids=((9, 4), (1, 1), (2, 20), (6, 6), (20, 2), (3, 2)), length=40
+    ),
+    "siglip2_text": siglip2_text,
     "ast": ast,
     "ast_published_bins": functools.partial(
         ast, frames=36, bins=128, patch=16, strides=(10, 10), hidden_act="relu", num_hidden_layers=1

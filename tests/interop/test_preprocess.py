@@ -132,6 +132,24 @@ def test_settings_that_are_not_implemented_are_named(settings, message, hf, tmp_
         interop.Preprocess.read(tmp_path, "vit", FAMILIES["vit"])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"max_num_patches": 30, "patch_size": 4}, {"max_num_patches": 64, "patch_size": 14, "resample": 3}],
+)
+def test_patches_of_any_proportions_are_theirs(settings, hf, tmp_path):
+    processor = hf.Siglip2ImageProcessorPil(**settings)
+    hf.Siglip2Config().save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    preprocess = interop.Preprocess.read(tmp_path, "siglip2", FAMILIES["siglip2"])
+    images = [picture(*size) for size in [*SIZES, (240, 320), (333, 90), (1, 1), (3, 400), (256, 256)]]
+    images += [picture(50, 31, "L").convert("RGB"), picture(64, 80, "RGBA").convert("RGB")]
+    expected = processor(images, return_tensors="np")
+    got = preprocess(image=images)
+    np.testing.assert_array_equal(got["image_grid"], expected["spatial_shapes"])
+    np.testing.assert_array_equal(got["image_mask"], expected["pixel_attention_mask"].astype(bool))
+    np.testing.assert_allclose(got["image"], expected["pixel_values"], atol=1e-5)
+
+
 SENTENCES = [
     "A photo of a cat sitting on the red mat.",
     "The dog chased the ball across the green park!",
@@ -222,6 +240,17 @@ def siglip_tokenizer(hf, **settings):
     return hf.PreTrainedTokenizerFast(tokenizer_object=trained, **(tokens | settings))
 
 
+def siglip2_tokenizer(hf, **settings):
+    trained = tokenizers.Tokenizer(models.BPE(unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", *(f"<0x{i:02X}>" for i in range(256))]
+    trainer = trainers.BpeTrainer(vocab_size=450, special_tokens=special, show_progress=False)
+    normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(" ", "▁")])
+    splits = pre_tokenizers.Split("▁", behavior="merged_with_previous")
+    parts = _vocabulary_and_merges(_trained(trained, trainer, normalizer, splits))
+    tokens = {"padding_side": "right", "model_max_length": 64}
+    return hf.Siglip2Tokenizer(**parts, **(tokens | settings))
+
+
 def _trained(tokenizer, trainer, normalizer, pre_tokenizer):
     if normalizer is not None:
         tokenizer.normalizer = normalizer
@@ -240,6 +269,7 @@ TOKENIZERS = {
     "roberta": (roberta_tokenizer, "RobertaConfig", {}),
     "clip": (clip_tokenizer, "CLIPTextConfig", {}),
     "siglip": (siglip_tokenizer, "SiglipTextConfig", {"padding": "max_length"}),
+    "siglip2": (siglip2_tokenizer, "Siglip2TextConfig", {"padding": "max_length"}),
 }
 
 

@@ -11,7 +11,7 @@ A new transform is a class in the file of its modality and a line in this table.
 
 from __future__ import annotations
 
-from mmjax.data.transforms import audio, common, image, image_augment, text, video
+from mmjax.data.transforms import audio, common, image, image_augment, naflex, text, video
 
 TRANSFORMS = {
     # any modality
@@ -31,6 +31,8 @@ TRANSFORMS = {
     "center_crop": image.CenterCrop,
     "random_crop": image.RandomCrop,
     "random_resized_crop": image.RandomResizedCrop,
+    "resize_to_patches": naflex.ResizeToPatches,
+    "naflex_patches": naflex.NaflexPatches,
     "random_flip": image_augment.RandomFlip,
     "color_jitter": image_augment.ColorJitter,
     "rand_augment": image_augment.RandAugment,
