@@ -9,7 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.objectives.objective import Metrics, count, divide
-from mmjax.objectives.pairs import Contrastive, pair_metrics, positive_pairs, similarities
+from mmjax.objectives.pairs import (
+    Contrastive,
+    best_is_positive,
+    in_chunks,
+    pair_metrics,
+    positive_pairs,
+    similarities,
+)
 from mmjax.types import Batch, Outputs
 
 
@@ -49,9 +56,23 @@ class InfoNCE(Contrastive):
 
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         pairs = self.embeddings(outputs, batch)
-        logits = pairs.scale * similarities(pairs.a, pairs.b)
-        positive = positive_pairs(pairs.valid, pairs.valid, pairs.ids, pairs.ids)
-        a_to_b = infonce_rows(logits, positive, pairs.valid)
-        b_to_a = infonce_rows(logits.T, positive.T, pairs.valid)
+        if self.chunk_size:
+            a_to_b, a_hits = in_chunks(rows_and_hits, pairs.a, pairs.b, pairs, self.chunk_size)
+            b_to_a, b_hits = in_chunks(rows_and_hits, pairs.b, pairs.a, pairs, self.chunk_size)
+        else:
+            logits = pairs.scale * similarities(pairs.a, pairs.b)
+            positive = positive_pairs(pairs.valid, pairs.valid, pairs.ids, pairs.ids)
+            a_to_b, a_hits = rows_and_hits(logits, positive, pairs.valid)
+            b_to_a, b_hits = rows_and_hits(logits.T, positive.T, pairs.valid)
         loss = divide(0.5 * (a_to_b + b_to_a).sum(), count(pairs.valid))
-        return loss, pair_metrics(logits, positive, pairs)
+        return loss, pair_metrics(a_hits, b_hits, pairs)
+
+
+def rows_and_hits(
+    logits: Float[Array, "R S"], positive: Bool[Array, "R S"], valid_columns: Bool[Array, " S"]
+) -> tuple[Float[Array, " R"], Bool[Array, " R"]]:
+    """`infonce_rows` and `best_is_positive`."""
+    return (
+        infonce_rows(logits, positive, valid_columns),
+        best_is_positive(logits, positive, valid_columns),
+    )

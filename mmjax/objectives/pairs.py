@@ -7,7 +7,8 @@ from a whole `[B, B]` matrix or piece by piece.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import ConfigError
 from mmjax.objectives.objective import Metrics, Objective, count, presence, valid_rows
+from mmjax.parallel.collectives import map_chunks, rows_against_all
 from mmjax.types import Batch, Outputs
 
 
@@ -49,6 +51,9 @@ class Contrastive(Objective):
       temperature: fixed temperature where `scale` is empty.
       positives: integer batch label `[B]`; rows that share it belong together, -1 is shared with
         none. Empty: only partners do.
+      chunk_size: how many of its rows a device compares at a time with all of the batch, see
+        `in_chunks`: the same loss and gradient with less memory and more arithmetic. 0 compares all
+        at once.
     """
 
     a: str
@@ -57,10 +62,15 @@ class Contrastive(Objective):
     scale: str = ""
     temperature: float = 0.07
     positives: str = ""
+    chunk_size: int = 0
 
     def __post_init__(self):
         if self.temperature <= 0:
             raise ConfigError(f"objectives: got temperature {self.temperature}, expected a number above 0")
+        if self.chunk_size < 0:
+            raise ConfigError(
+                f"objectives: got chunk_size {self.chunk_size}, expected 1 row or more, or 0 for all at once"
+            )
 
     def reads(self) -> tuple[str, ...]:
         return (self.a, self.b, self.scale) if self.scale else (self.a, self.b)
@@ -94,16 +104,16 @@ def positive_pairs(
     valid_columns: Bool[Array, " S"],
     row_ids: Int[Array, " R"] | None = None,
     column_ids: Int[Array, " S"] | None = None,
-    offset: int | Int[Array, ""] = 0,
+    row_numbers: Int[Array, " R"] | None = None,
 ) -> Bool[Array, "R S"]:
     """Which pairs belong together: row r with its own partner, and with all of the same id.
 
     Args:
       valid_rows, valid_columns: what counts; nothing else is in any pair.
       row_ids, column_ids: ids; a negative one is unknown and equals no other. None: no ids.
-      offset: the column that is the partner of row 0.
+      row_numbers: the column that is the partner of each row; None: row r has column r.
     """
-    partner = jnp.arange(valid_rows.shape[0]) + offset
+    partner = jnp.arange(valid_rows.shape[0]) if row_numbers is None else row_numbers
     positive = partner[:, None] == jnp.arange(valid_columns.shape[0])[None, :]
     if row_ids is not None:
         positive |= (row_ids[:, None] == column_ids[None, :]) & (row_ids >= 0)[:, None]
@@ -118,14 +128,65 @@ def best_is_positive(
     return jnp.take_along_axis(positive, best[:, None], axis=1)[:, 0]
 
 
-def pair_metrics(logits: Float[Array, "B B"], positive: Bool[Array, "B B"], pairs: Embeddings) -> Metrics:
-    """`a_to_b_accuracy`, `b_to_a_accuracy` and `scale`."""
+def pair_metrics(a_to_b: Bool[Array, " B"], b_to_a: Bool[Array, " B"], pairs: Embeddings) -> Metrics:
+    """`a_to_b_accuracy`, `b_to_a_accuracy` (from `best_is_positive` of each row) and `scale`."""
     rows = count(pairs.valid)
     return {
-        "a_to_b_accuracy": (count(best_is_positive(logits, positive, pairs.valid)), rows),
-        "b_to_a_accuracy": (count(best_is_positive(logits.T, positive.T, pairs.valid)), rows),
+        "a_to_b_accuracy": (count(a_to_b), rows),
+        "b_to_a_accuracy": (count(b_to_a), rows),
         "scale": (pairs.scale, jnp.float32(1.0)),
     }
+
+
+class _Side(NamedTuple):
+    """Rows of one stream: embeddings `[R, D]`, which count `[R]`, ids `[R]`."""
+
+    embeddings: jax.Array
+    valid: jax.Array
+    ids: jax.Array | None
+
+
+def in_chunks(
+    function: Callable[[jax.Array, jax.Array, jax.Array], Any],
+    anchors: Float[Array, "B D"],
+    others: Float[Array, "B D"],
+    pairs: Embeddings,
+    chunk_size: int,
+    bias: Float[Array, ""] | float = 0.0,
+) -> Any:
+    """`function(logits, positive, valid_columns)` of whole rows, a few of them at a time.
+
+    Each device compares its own anchors with all others of the batch, `chunk_size` anchors at a time,
+    and does so again in the backward pass. Beside the gathered `[B, D]` others it keeps matrices
+    `[chunk_size, B]`, where the whole ones are `[B / devices, B]`. Since a row stands whole in its
+    chunk, `function` is the same as for the whole matrix; nothing is carried from chunk to chunk.
+
+    Args:
+      function: gives a tree of arrays `[R]` from logits `[R, B]`, positive pairs `[R, B]` and which
+        columns count `[B]`; each from its own row. It must not close over traced arrays.
+      anchors, others: `pairs.a` and `pairs.b`, or the reverse.
+      pairs: the rest of what is contrasted.
+      chunk_size: anchors at a time, 1 or more; see `mmjax.parallel.collectives.map_chunks`.
+      bias: is added to the logits.
+
+    Returns:
+      A tree of arrays `[B]`.
+    """
+
+    def on_device(rows: tuple[jax.Array, _Side], columns: _Side, shared: tuple[jax.Array, jax.Array]):
+        scale, bias = shared
+
+        def chunk(part: tuple[jax.Array, _Side]):
+            numbers, side = part
+            logits = scale * similarities(side.embeddings, columns.embeddings) + bias
+            positive = positive_pairs(side.valid, columns.valid, side.ids, columns.ids, numbers)
+            return function(logits, positive, columns.valid)
+
+        return map_chunks(chunk, rows, chunk_size)
+
+    rows = (jnp.arange(anchors.shape[0]), _Side(anchors, pairs.valid, pairs.ids))
+    columns = _Side(others, pairs.valid, pairs.ids)
+    return rows_against_all(on_device, rows, columns, (pairs.scale, jnp.float32(bias)))
 
 
 def scalar(outputs: Outputs, name: str) -> Float[Array, ""]:

@@ -9,7 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.objectives.objective import Metrics, count, divide
-from mmjax.objectives.pairs import Contrastive, pair_metrics, positive_pairs, scalar, similarities
+from mmjax.objectives.pairs import (
+    Contrastive,
+    best_is_positive,
+    in_chunks,
+    pair_metrics,
+    positive_pairs,
+    scalar,
+    similarities,
+)
 from mmjax.types import Batch, Outputs
 
 
@@ -48,10 +56,27 @@ class Sigmoid(Contrastive):
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         pairs = self.embeddings(outputs, batch)
         bias = scalar(outputs, self.bias) if self.bias else jnp.float32(0.0)
-        logits = pairs.scale * similarities(pairs.a, pairs.b) + bias
-        positive = positive_pairs(pairs.valid, pairs.valid, pairs.ids, pairs.ids)
-        losses = jnp.where(pairs.valid, sigmoid_rows(logits, positive, pairs.valid), 0.0)
-        metrics = pair_metrics(logits, positive, pairs)
+        if self.chunk_size:
+            losses, a_hits = in_chunks(rows_and_hits, pairs.a, pairs.b, pairs, self.chunk_size, bias)
+            # The loss is a sum over pairs; only the metric looks from b to a.
+            b_hits = in_chunks(best_is_positive, pairs.b, pairs.a, pairs, self.chunk_size, bias)
+        else:
+            logits = pairs.scale * similarities(pairs.a, pairs.b) + bias
+            positive = positive_pairs(pairs.valid, pairs.valid, pairs.ids, pairs.ids)
+            losses, a_hits = rows_and_hits(logits, positive, pairs.valid)
+            b_hits = best_is_positive(logits.T, positive.T, pairs.valid)
+        loss = divide(jnp.where(pairs.valid, losses, 0.0).sum(), count(pairs.valid))
+        metrics = pair_metrics(a_hits, b_hits, pairs)
         if self.bias:
             metrics["bias"] = (bias, jnp.float32(1.0))
-        return divide(losses.sum(), count(pairs.valid)), metrics
+        return loss, metrics
+
+
+def rows_and_hits(
+    logits: Float[Array, "R S"], positive: Bool[Array, "R S"], valid_columns: Bool[Array, " S"]
+) -> tuple[Float[Array, " R"], Bool[Array, " R"]]:
+    """`sigmoid_rows` and `best_is_positive`."""
+    return (
+        sigmoid_rows(logits, positive, valid_columns),
+        best_is_positive(logits, positive, valid_columns),
+    )
