@@ -10,7 +10,7 @@ import tokenizers as hf
 from mmjax import components
 from mmjax.data import tokenizers
 from mmjax.data.source import ListSource
-from mmjax.data.tokenizers import SPECIAL_TOKENS, Bpe, File, Tokenizer, WordPiece
+from mmjax.data.tokenizers import SPECIAL_TOKENS, Bpe, File, Tokenizer, WordPiece, Words
 from mmjax.errors import ConfigError, DataError
 
 NAMES = [
@@ -39,7 +39,7 @@ def train(component, folder, source=None):
     return Tokenizer.load(component.prepare(folder, source or names()))
 
 
-@pytest.mark.parametrize("kind", [WordPiece, Bpe])
+@pytest.mark.parametrize("kind", [WordPiece, Bpe, Words])
 def test_special_tokens(kind, tmp_path):
     tokenizer = train(kind(["name"], 400), tmp_path)
     ids = [tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id]
@@ -84,13 +84,34 @@ def test_wordpiece_keeps_all_characters(tmp_path):
     assert tokenizer.unk_id not in tokenizer.encode(" ".join(NAMES))
 
 
+def test_words(tmp_path):
+    tokenizer = train(Words(["name"]), tmp_path)
+    assert tokenizer.encode("Grinning-FACE!") == tokenizer.encode("grinning face")
+    assert tokenizer.decode(tokenizer.encode("Straße in Zürich")) == "straße in zürich"
+    unseen = tokenizer.encode("grinning faces")
+    assert unseen == [*tokenizer.encode("grinning"), tokenizer.unk_id]  # no pieces of the unseen word
+    cased = train(Words(["name"], lowercase=False), tmp_path)
+    assert cased.encode("zürich") == [cased.unk_id] != cased.encode("Zürich")
+
+
+def test_words_keeps_the_most_frequent(tmp_path):
+    rare = ListSource([{"name": text} for text in ("a cat", "a dog", "a cat and a bird")])
+    special = len(SPECIAL_TOKENS)
+    tokenizer = train(Words(["name"], special + 2), tmp_path, rare)
+    assert [tokenizer.token(i) for i in range(special, tokenizer.vocab_size)] == ["a", "cat"]
+    tokenizer = train(Words(["name"], min_frequency=2), tmp_path, rare)
+    assert tokenizer.vocab_size == special + 2
+    with pytest.raises(ConfigError, match="words.vocab_size"):
+        Words(["name"], special)
+
+
 def test_nested_and_listed_texts_are_trained_on(tmp_path):
     tokenizer = train(WordPiece(["all", "more"], 400), tmp_path)
     for word in ("das", "le", "la"):
         assert len(tokenizer.encode(word)) == 1 and tokenizer.encode(word) != [tokenizer.unk_id]
 
 
-@pytest.mark.parametrize("kind", [WordPiece, Bpe])
+@pytest.mark.parametrize("kind", [WordPiece, Bpe, Words])
 def test_the_same_data_gives_the_same_bytes_in_every_process(kind, tmp_path):
     """The library's trainers number some tokens in the order of a hash table that each process shuffles."""
     code = (
