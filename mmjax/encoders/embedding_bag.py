@@ -23,6 +23,7 @@ class EmbeddingBag(nn.Module):
     Attributes:
       width: D.
       vocab_size: V, 0 stands for that of the stream's tokenizer.
+      mlp_width: F of the residual MLP; none is 2 D, and 0 leaves it out: the bag is then linear.
       initial: standard deviation of the vectors at the start.
       token_dropout: rate at which training leaves out tokens of a text, never all of them.
       dropout: rate on the pooled vector.
@@ -31,6 +32,7 @@ class EmbeddingBag(nn.Module):
 
     width: int = 128
     vocab_size: int = 0
+    mlp_width: int | None = None
     initial: float = 1e-3
     token_dropout: float = 0.0
     dropout: float = 0.0
@@ -65,7 +67,10 @@ class EmbeddingBag(nn.Module):
         tokens = jnp.where(mask[..., None], table(x), jnp.zeros((), self.dtype))
         number = jnp.maximum(mask.sum(axis=1, keepdims=True), 1)
         bag = tokens.sum(axis=1) / jnp.sqrt(number).astype(self.dtype)
-        hidden = nn.gelu(nn.Dense(2 * self.width, dtype=self.dtype, name="up")(bag))
-        pooled = bag + nn.Dense(self.width, dtype=self.dtype, name="down")(hidden)
-        pooled = nn.Dropout(self.dropout, deterministic=not train)(pooled)
+        bag = self._add_mlp(bag) if self.mlp_width != 0 else bag
+        pooled = nn.Dropout(self.dropout, deterministic=not train)(bag)
         return make_features(tokens, mask, pooled)
+
+    def _add_mlp(self, bag):
+        hidden = nn.Dense(self.mlp_width or 2 * self.width, dtype=self.dtype, name="up")(bag)
+        return bag + nn.Dense(self.width, dtype=self.dtype, name="down")(nn.gelu(hidden))

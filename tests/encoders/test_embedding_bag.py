@@ -30,6 +30,15 @@ def test_the_bag_is_the_sum_over_the_root_of_the_number():
     np.testing.assert_allclose(pooled[1], table[3], rtol=1e-6)
 
 
+def test_without_the_mlp_the_bag_is_linear():
+    encoder = bag(initial=1.0, mlp_width=0)
+    params = encoder.init(jax.random.key(0), IDS)
+    assert set(params["params"]) == {"embed"}
+    doubled = jax.tree.map(lambda table: 2 * table, params)
+    pooled = encoder.apply(params, IDS, MASK).pooled
+    np.testing.assert_allclose(encoder.apply(doubled, IDS, MASK).pooled, 2 * pooled, rtol=1e-6)
+
+
 def test_token_dropout_leaves_out_some_tokens_but_never_all():
     encoder = bag(initial=1.0, token_dropout=0.9)
     params = encoder.init(jax.random.key(0), IDS)
