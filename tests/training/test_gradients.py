@@ -10,6 +10,7 @@ from mmjax import objectives as objectives_lib
 from mmjax.errors import ConfigError
 from mmjax.objectives import Objective
 from mmjax.objectives.cross_entropy import CrossEntropy
+from mmjax.objectives.infonce import InfoNCE
 from mmjax.objectives.mse import MeanSquaredError
 from mmjax.parallel.mesh import activation_rules, batch_sharding
 from mmjax.training.gradients import make_gradient_function
@@ -202,3 +203,12 @@ def test_an_output_that_is_not_there(single):
 def test_a_batch_that_does_not_split(single):
     with pytest.raises(ConfigError, match="accumulate_steps: got 3, expected a divisor of the 16 rows"):
         compute(single, 3)
+
+
+@pytest.mark.parametrize("mesh, accumulate_steps", [(None, 2), ("tensor", 2)])
+def test_contrast_in_chunks_equals_the_whole_matrix(single, mesh, accumulate_steps):
+    fields = {"a": "image_embedding", "b": "text_embedding", "streams": [], "scale": "scale"}
+    whole = compute(single, objectives={"contrast": InfoNCE(**fields)})
+    setup = toy.shared_set_up(toy.MESHES[mesh]) if mesh else single
+    found = compute(setup, accumulate_steps, objectives={"contrast": InfoNCE(**fields, chunk_size=3)})
+    assert_same(found, whole)
