@@ -15,6 +15,7 @@ from mmjax.encoders.cnn import CNN
 from mmjax.encoders.convnext import ConvNeXt
 from mmjax.encoders.embedding_bag import EmbeddingBag
 from mmjax.encoders.frame_wise import FrameWise
+from mmjax.encoders.image_descriptors import ImageDescriptors
 from mmjax.encoders.naflex_vit import NaflexViT
 from mmjax.encoders.resnet import ResNet
 from mmjax.encoders.rnn import RNN
@@ -31,6 +32,7 @@ ENCODERS = {
     "vit": ViT,
     "naflex_vit": NaflexViT,
     "cnn": CNN,
+    "image_descriptors": ImageDescriptors,
     "resnet": ResNet,
     "convnext": ConvNeXt,
     "text_transformer": TextTransformer,

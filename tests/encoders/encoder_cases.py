@@ -38,6 +38,10 @@ CASES = {
     "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
     "cnn_grid": ("image", {"type": "cnn", "widths": [8, 16], "pooling": "grid"}),
     "cnn_residual": ("image", {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}),
+    "image_descriptors": (
+        "image",
+        {"type": "image_descriptors", "width": 8, "layout": 4, "bins": 2, "cell": 4, "orientations": 3},
+    ),
     "resnet": (  # of one block, since each batch normalisation makes rounding errors larger
         "image",
         {
