@@ -3,8 +3,11 @@
     ./launch.sh train --config=configs/lit.py
 
 By default the text encoder is locked: MiniLM, a published sentence encoder of six layers, as it is,
-and a CNN learns to place drawings where it places their names (openmoji; some ten minutes on two
-cores). The other way round is the paper's: `locked=image,img=hf:google/vit-base-patch16-224-in21k`
+and a linear map of what drawings look like learns to place them where it places their names (openmoji;
+some five minutes on two cores). The other way round is the paper's:
+
+    ... --config=configs/lit.py:locked=image,img=hf:google/vit-base-patch16-224-in21k,data=coco
+
 locks a published image encoder, and a text encoder is trained from scratch with the paper's settings
 (appendix I), on `data=coco` or a manifest of one's own. The setting of the paper's table is
 `batch=16384,steps=60000,data=MANIFEST`.
@@ -33,7 +36,7 @@ VIT_B16 = {"type": "vit", "variant": "B", "patch_size": 16, "eps": 1e-12}
 
 
 def get_config(text: str = "") -> ConfigDict:
-    args = config_lib.arguments(text, locked="text", img="", data="openmoji", batch=64, epochs=12, steps=0)
+    args = config_lib.arguments(text, locked="text", img="", data="openmoji", batch=64, epochs=16, steps=0)
     if args.locked == "text":
         config = locked_text(args)
     elif args.locked == "image":
@@ -50,7 +53,7 @@ def get_config(text: str = "") -> ConfigDict:
 
 
 def locked_text(args) -> dict:
-    """A small CNN against MiniLM."""
+    """Classical descriptors of drawings against MiniLM."""
     length = 24
     data = presets.pairs(
         args.data,
@@ -58,12 +61,12 @@ def locked_text(args) -> dict:
         text=presets.tokens(length, template=True),
         tokenizer={"type": "file", "path": MINILM},
     )
-    cnn = {"type": "cnn", "widths": [32, 64, 128, 256], "pooling": "grid", "dropout": 0.2}
+    image = {"type": "image_descriptors", "width": 256, "dropout": 0.2}
     return {
         "data": data,
         "model": {
             "streams": {
-                "image": {"kind": "image", "encoder": cnn},
+                "image": {"kind": "image", "encoder": image},
                 "text": {
                     "kind": "text",
                     "encoder": {**MINILM_ENCODER, "max_length": length},
