@@ -12,6 +12,8 @@ Two fusions work between the blocks of encoders that are transformers; they have
 Training is 6 epochs here instead of 12, so that the whole table takes less than an hour; numbers are
 therefore somewhat below those of `av_digits`, and comparable only within this table.
 
+Cells of rows that were run with fewer than the three seeds say with how many (n).
+
 Each fusion has the settings it was first written down with: nothing was tuned for any row. Differences of
 less than about twice the deviations shown mean nothing. Given the digit, image and utterance are
 independent here by construction, so there is little for attention between their tokens to find; the table
