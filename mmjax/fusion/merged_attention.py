@@ -37,6 +37,7 @@ class MergedAttention(nn.Module):
       dropout: rate on each branch, in training.
       drop_path: probability that the last block's branches are dropped; earlier ones' less.
       remat: recompute the activations of each block in the backward pass.
+      scan: one block scanned over stacked parameters, see `mmjax.layers.transformer.transformer_blocks`.
       dtype: what it computes in.
     """
 
@@ -47,6 +48,7 @@ class MergedAttention(nn.Module):
     dropout: float = 0.0
     drop_path: float = 0.0
     remat: Any = False
+    scan: Any = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -71,6 +73,7 @@ class MergedAttention(nn.Module):
             settings=settings,
             drop_path=self.drop_path,
             remat=self.remat,
+            scan=self.scan,
             dtype=self.dtype,
             name="transformer",
         )

@@ -14,6 +14,7 @@ from mmjax.encoders.text_transformer import TextTransformer
 from mmjax.encoders.vit import ViT
 from mmjax.errors import ConfigError
 from mmjax.fusion.common import stream_tokens
+from mmjax.layers.stacking import stack_blocks
 from mmjax.model import Model
 
 WITH_DEPTH = ["cross_attention", "merged_attention", "perceiver_resampler", "q_former"]
@@ -193,3 +194,16 @@ def test_bad_sizes_are_refused(name):
 def test_bad_settings_are_refused(name, settings, message):
     with pytest.raises(ConfigError, match=f"model.fusion.{message}"):
         cases.small(name, **settings).init(jax.random.key(0), cases.features())
+
+
+@pytest.mark.parametrize("name", ["merged_attention", "cross_attention"])
+def test_scanned_layers_fuse_the_same(name):
+    given = cases.features()
+    settings = {"depth": 2} | ({"query": "text"} if name == "cross_attention" else {})
+    unrolled, scanned = (cases.small(name, scan=scan, **settings) for scan in (False, True))
+    variables = jax.jit(unrolled.init)(jax.random.key(1), given)
+    stacked = {"params": stack_blocks(variables["params"])}
+    assert "blocks" in stacked["params"]["transformer"]
+    expected, got = (jax.jit(m.apply)(v, given) for m, v in ((unrolled, variables), (scanned, stacked)))
+    np.testing.assert_allclose(got.pooled, expected.pooled, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got.tokens, expected.tokens, rtol=1e-4, atol=1e-5)
