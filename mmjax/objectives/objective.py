@@ -2,7 +2,8 @@
 
 An objective is a frozen dataclass that is called with the model's outputs and the batch, both
 global arrays, and returns a loss and additive metrics. The sharding of the arrays is the caller's
-business: the formulas are those of one device, and XLA adds the communication.
+business: the formulas are those of one device, and XLA adds the communication, except where an
+objective asks `mmjax.parallel.collectives` for it.
 """
 
 from __future__ import annotations
