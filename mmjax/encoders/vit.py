@@ -29,6 +29,9 @@ class ViT(TransformerEncoder):
 
     Attributes:
       patch_size: side of a patch, in pixels.
+      left_over: pixels on the right and below that the images it was made for have beyond whole patches.
+        Where it is not 0, such pixels of any image are left out, as by a convolution; where it is, an
+        image that has some is an error.
       pooling: 'cls' a class token, 'mean' of the patches, 'map' attention pooling.
       registers: number of learned tokens that are thrown away (Darcet et al. 2023, arXiv:2309.16588).
       position: 'learned' per patch (interpolated for another image size), or fixed 'sincos2d'.
@@ -41,6 +44,7 @@ class ViT(TransformerEncoder):
     """
 
     patch_size: int = 16
+    left_over: int = 0
     pooling: Literal["cls", "mean", "map"] = "cls"
     registers: int = 0
     position: Literal["learned", "sincos2d"] = "learned"
@@ -84,6 +88,9 @@ class ViT(TransformerEncoder):
           ConfigError: where `x` is no batch of images, or does not divide into patches.
         """
         check_rank("vit", x, "images [B, height, width, C]")
+        if self.left_over:
+            height, width = (side - side % self.patch_size for side in x.shape[1:3])
+            x = x[:, :height, :width]
         grid = self.patch(x)
         batch, rows, columns, width = grid.shape
         if self.position == "learned":

@@ -338,9 +338,9 @@ def siglip(t, **changes):
     return Case(t.SiglipModel(config), batch, embeddings)
 
 
-def siglip_vision(t):
-    config = t.SiglipVisionConfig(image_size=32, patch_size=8, **SMALL)
-    return Case(t.SiglipVisionModel(config), images(), tokens_and_pooled("image"))
+def siglip_vision(t, size=32):
+    config = t.SiglipVisionConfig(image_size=size, patch_size=8, **SMALL)
+    return Case(t.SiglipVisionModel(config), images(size, size), tokens_and_pooled("image"))
 
 
 def siglip_text(t):
@@ -569,6 +569,7 @@ CASES = {
     "siglip": siglip,
     "siglip_gelu": functools.partial(siglip, hidden_act="gelu", num_hidden_layers=1),
     "siglip_vision": siglip_vision,
+    "siglip_vision_pixels_left_over": functools.partial(siglip_vision, size=38),
     "siglip_text": siglip_text,
     "siglip2": siglip2,
     "siglip2_gelu": functools.partial(

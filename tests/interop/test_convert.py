@@ -211,6 +211,17 @@ def test_one_tower_of_published_weights(hf, tmp_path):
     np.testing.assert_array_equal(back(pixels).pooler_output.detach().numpy(), expected)
 
 
+def test_an_image_size_that_patches_do_not_fill_is_kept(hf, tmp_path):
+    reference.save(CASES["siglip_vision_pixels_left_over"](hf), tmp_path / "in")
+    hf.SiglipImageProcessorPil(size={"height": 38, "width": 38}).save_pretrained(tmp_path / "in")
+    convert(tmp_path / "in", tmp_path / "out")
+    assert files.read_config(tmp_path / "out")["image_size"] == 38
+    first, again = (interop.from_pretrained(tmp_path / name) for name in ("in", "out"))
+    pictures = [np.random.default_rng(0).integers(0, 255, (50, 70, 3), np.uint8)]
+    outputs = [m.apply(v, p(image=pictures))["image/pooled"] for m, v, p in (first, again)]
+    np.testing.assert_array_equal(*outputs)
+
+
 def test_what_cannot_be_converted_is_said_before_anything_is_written(run, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("")

@@ -114,7 +114,7 @@ def section(config, keys):
         image.expect("num_channels", 3)
         streams["image"] = image.encoder(
             "vit",
-            patch_size=image["patch_size"],
+            **vit.patches(image),
             patch_bias=False,
             pre_norm=True,
             final_norm="pooled",

@@ -84,7 +84,7 @@ def section(config, keys):
     image_encoder = {
         "type": "vit",
         **_sizes(vision, vision["width"] // vision["head_width"], activation),
-        "patch_size": vision["patch_size"],
+        **vit.patches(vision),
         "patch_bias": False,
         "pre_norm": True,
         "final_norm": "pooled",

@@ -72,9 +72,7 @@ def section(config, keys):
     if "image" in given:
         given["image"].expect("num_channels", 3)
         given["image"].expect("vision_use_head", True)
-        streams["image"] = given["image"].encoder(
-            "vit", patch_size=given["image"]["patch_size"], pooling="map"
-        )
+        streams["image"] = given["image"].encoder("vit", **vit.patches(given["image"]), pooling="map")
     if len(given) == 2:
         heads = similarity_heads()
     return clip.model_section(streams, heads)

@@ -66,7 +66,13 @@ def section(config, keys):
 def encoder(given: Settings, **more) -> dict:
     """The section of a ViT with a class token."""
     biases = ["query", "key", "value", "out"] if given["qkv_bias"] else ["out"]
-    return given.encoder("vit", patch_size=given["patch_size"], attention_biases=biases, **more)
+    return given.encoder("vit", **patches(given), attention_biases=biases, **more)
+
+
+def patches(given: Settings) -> dict:
+    """The size of patches, and how many pixels of the published image size they leave over."""
+    patch = given["patch_size"]
+    return {"patch_size": patch, "left_over": side(given["image_size"]) % patch}
 
 
 def entries(section):
@@ -122,7 +128,7 @@ def sizes(part, shapes):
         raise ConfigError(f"attention_biases {sorted(biases)}: expected all, or only out")
     return {
         **their_sizes(part),
-        "image_size": rows * part["patch_size"],
+        "image_size": rows * part["patch_size"] + part["left_over"],
         "patch_size": part["patch_size"],
         "num_channels": 3,
         "qkv_bias": "query" in biases,
