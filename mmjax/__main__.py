@@ -1,8 +1,8 @@
 """`python -m mmjax VERB`: the verbs, their flags, and the exit codes.
 
 Exit codes: 0 done, 1 a check of --overfit-one-batch or runs of reproduce that failed, 2 wrong config
-or usage, 3 unusable data, 4 non-finite loss, 75 preempted and saved (start again to go on); what else
-goes wrong is a bug and shows its traceback.
+or usage, 3 unusable data, 4 non-finite loss, 5 another process of the run is gone, 75 preempted and
+saved (start again to go on); what else goes wrong is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ import importlib
 import logging as standard_logging
 import pathlib
 import sys
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import NoReturn
 
 from absl import flags as absl_flags
 from absl import logging
 
 from mmjax import components, config
-from mmjax.errors import ConfigError, MmjaxError
+from mmjax.errors import ConfigError, LostProcess, MmjaxError, Preempted
+from mmjax.parallel import processes
 
 # name -> (module, what it does in one line). A module has `add_flags(parser)` and `run(flags, overrides)`.
 VERBS = {
@@ -44,6 +48,7 @@ def usage() -> str:
     """The text of `help`."""
     lines = [
         "usage: ./launch.sh VERB [--config=FILE[:args]] [--config.any.key=value] [--workdir=DIR] ...",
+        "       ./launch.sh --on=slurm|tpu ... VERB ...   elsewhere, see ./launch.sh --on=slurm --help",
         "",
     ]
     listed = {name: text for name, (_, text) in VERBS.items()} | _SHELL_VERBS
@@ -51,7 +56,8 @@ def usage() -> str:
     lines += [
         "",
         "`./launch.sh VERB --help` shows a verb's flags. Exit codes: 0 done, 2 wrong config or usage,",
-        "3 unusable data, 4 non-finite loss, 75 preempted and saved (start again to go on).",
+        "3 unusable data, 4 non-finite loss, 5 another host of the run is gone, 75 preempted and saved",
+        "(start again to go on).",
     ]
     return "\n".join(lines)
 
@@ -68,6 +74,12 @@ def dispatch(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("help", "--help", "-h"):
         print(usage())
         return 0
+    module, flags, overrides = read(argv)
+    return module.run(flags, overrides) or 0
+
+
+def read(argv: Sequence[str]) -> tuple[ModuleType, argparse.Namespace, dict[str, str]]:
+    """The module of a verb, its flags, and the overrides of config keys; `ConfigError` for wrong ones."""
     name = argv[0]
     if name not in VERBS:
         known = [*VERBS, *_SHELL_VERBS, "help"]
@@ -84,7 +96,7 @@ def dispatch(argv: Sequence[str]) -> int:
         known = [option for action in parser._actions for option in action.option_strings]
         near = components.suggestion(unknown[0].split("=")[0], known)
         raise ConfigError(f"'{unknown[0]}' is not a flag of {name}{near}; config keys start with --config.")
-    return module.run(flags, overrides) or 0
+    return module, flags, overrides
 
 
 def _set_up_logging() -> None:
@@ -101,20 +113,47 @@ def _set_up_logging() -> None:
     )
 
 
-def main() -> None:
-    """Entry point: turns user errors into one line and their exit code."""
-    _set_up_logging()
+def _print_error(error: MmjaxError) -> None:
+    index, count = processes.place()
+    who = f" (process {index} of {count})" if count > 1 else ""
+    print(f"error{who}: {' '.join(str(error).splitlines())}", file=sys.stderr)
+
+
+def end_with(run: Callable[[], int]) -> NoReturn:
+    """Ends the process with what `run` returns; turns user errors into one line and their exit code."""
     try:
-        code = dispatch(sys.argv[1:])
-    except MmjaxError as error:
-        print(f"error: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        code = run()
+    except Preempted as error:  # which all processes are together
+        if processes.is_first():
+            _print_error(error)
         code = error.exit_code
+    except MmjaxError as error:
+        _print_error(error)
+        processes.end_at_once(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
+        processes.end_at_once(130)
     except BrokenPipeError:
-        code = 141
+        processes.end_at_once(141)
+    except Exception as error:
+        gone = processes.lost_another(error)
+        if gone is None:
+            traceback.print_exc()
+            processes.end_at_once(1)
+        _print_error(
+            LostProcess(
+                f"another process of the run is gone ({gone}); its own messages say why; start all of them "
+                "again to go on from the last checkpoint"
+            )
+        )
+        processes.end_at_once(LostProcess.exit_code)
     sys.exit(code)
+
+
+def main() -> None:
+    """Entry point."""
+    _set_up_logging()
+    end_with(lambda: dispatch(sys.argv[1:]))
 
 
 if __name__ == "__main__":

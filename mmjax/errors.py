@@ -32,6 +32,12 @@ class NonFiniteError(MmjaxError):
     exit_code = 4
 
 
+class LostProcess(MmjaxError):
+    """Another process of the run has ended, without which this one cannot go on."""
+
+    exit_code = 5
+
+
 class Preempted(MmjaxError):
     """The process was asked to stop (SIGTERM); the state has been saved, start again to go on."""
 

@@ -215,6 +215,8 @@ def restore_params(
 ) -> tuple[int, dict[str, Any]]:
     """Parameters of a run, without what only training needs. Changes nothing in the directory.
 
+    One process of several may call it without the others.
+
     Args:
       directory: a run's checkpoints.
       step: which one; None takes the best where a metric chose one and `best`, else the newest that
@@ -237,7 +239,7 @@ def restore_params(
     else:
         files.verify(directory, step)
     path = directory / str(step)
-    with _checkpointer() as checkpointer:
+    with _checkpointer(alone=True) as checkpointer:
         saved = checkpointer.metadata(path).item_metadata
         # Numpy placeholders make Orbax return numpy arrays.
         wanted = {
@@ -343,9 +345,17 @@ def _stacked_alike(target, source):
     }
 
 
-def _checkpointer() -> ocp.AsyncCheckpointer:
-    handlers = {name: ocp.StandardCheckpointHandler() for name in _ITEMS}
-    return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
+def _checkpointer(alone: bool = False) -> ocp.AsyncCheckpointer:
+    """Of all processes, or `alone` of this one, which then waits for no other."""
+    me = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=me if alone else 0, active_processes={me} if alone else None
+    )
+    handlers = {name: ocp.StandardCheckpointHandler(multiprocessing_options=options) for name in _ITEMS}
+    handler = ocp.CompositeCheckpointHandler(
+        composite_options=ocp.CompositeOptions(multiprocessing_options=options), **handlers
+    )
+    return ocp.AsyncCheckpointer(handler, multiprocessing_options=options)
 
 
 def _all_items(state: TrainState) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mmjax import components, schema
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
 from mmjax.files import write_json
+from mmjax.parallel.processes import is_first
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.loop import train
 
@@ -52,7 +53,8 @@ def cross_validate(
         values = [metrics[name] for metrics in results if name in metrics]
         std = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
         summary[name] = {"mean": float(np.mean(values)), "std": std, "folds": len(values)}
-    write_json(workdir / "folds.json", {"folds": folds, "group": group, "metrics": summary})
+    if is_first():
+        write_json(workdir / "folds.json", {"folds": folds, "group": group, "metrics": summary})
     return summary
 
 

@@ -73,6 +73,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     clock = Clock(carried.get("clock", {}), step, config.batch_size)
     finite = FiniteCheck(checkpoints)
     first_process = jax.process_index() == 0
+    # All processes save together; an error that came to one of several leaves the others in the step.
+    alone = jax.process_count() == 1
     if first_process:
         workdir_lib.write_inputs(workdir, config, data.facts(), setup.pipeline.spec(), data.tokenizers)
     metrics_log = workdir_lib.MetricsLog(workdir, step, config.log, config, writes=first_process)
@@ -88,7 +90,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             with clock.pause():
                 metrics = evaluation.run(names, step, state)
         except Exception:  # an evaluator that cannot run must not cost the training
-            save(None)
+            if alone:
+                save(None)
             raise
         metrics_log.write(step, metrics)
         return metrics
@@ -108,7 +111,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             try:
                 batch = next(batches)
             except Exception:  # nor must a record that cannot be read
-                if step:
+                if step and alone:
                     save(metrics)
                 raise
             state, values = train_step(state, batch)
@@ -123,7 +126,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
                 progress.show(step, means["loss"])
             due = evaluation.due(step)
             metrics = evaluate(due) if due else None
-            stopping = stop.requested and step < setup.total_steps
+            stopping = stop.at(step) and step < setup.total_steps
             if stopping or step == setup.total_steps or (checkpoint_every and step % checkpoint_every == 0):
                 save(metrics)
             if stopping:

@@ -8,6 +8,8 @@ import time
 from absl import logging
 from tqdm import tqdm
 
+from mmjax.parallel.processes import is_first
+
 _SECONDS_BETWEEN_LINES = 15.0
 
 
@@ -25,7 +27,7 @@ class Progress:
         self._began, self._first = time.monotonic(), step
         self._last_line = self._began
         self._bar = None
-        if sys.stderr.isatty():
+        if is_first() and sys.stderr.isatty():
             self._bar = tqdm(total=total, initial=step, unit="step", dynamic_ncols=True)
 
     def __enter__(self) -> Progress:

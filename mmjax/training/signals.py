@@ -4,19 +4,35 @@ from __future__ import annotations
 
 import signal
 
+import jax
+from jax.experimental import multihost_utils
+
 
 class StopRequest:
-    """Inside the context `requested` tells whether SIGTERM has come; the old handler returns after."""
+    """Whether the run is to stop after a step, since SIGTERM has come to any of its processes.
+
+    One process handles the signal itself, inside the context; the old handler returns after it. Of
+    several processes, JAX's runtime handles it from `jax.distributed.initialize` on: the process that
+    gets it tells the others, and all agree on the first step that none of them has begun
+    (`multihost_utils.reached_preemption_sync_point`).
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self._requested = False
+        self._alone = jax.process_count() == 1
 
     def __enter__(self) -> StopRequest:
-        self._previous = signal.signal(signal.SIGTERM, self._note)
+        if self._alone:
+            self._previous = signal.signal(signal.SIGTERM, self._note)
         return self
 
     def __exit__(self, *exception) -> None:
-        signal.signal(signal.SIGTERM, self._previous)
+        if self._alone:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def at(self, step: int) -> bool:
+        """Whether to stop after `step`; every process asks at every step."""
+        return self._requested if self._alone else multihost_utils.reached_preemption_sync_point(step)
 
     def _note(self, signum, frame) -> None:
-        self.requested = True
+        self._requested = True

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
+from mmjax.parallel import processes
 
 _ROOT = pathlib.Path(__file__).resolve().parents[2]
 QUICKSTART = _ROOT / "configs" / "quickstart.py"
@@ -29,6 +30,23 @@ def add_config_flag(parser: argparse.ArgumentParser) -> None:
 def add_workdir_flag(parser: argparse.ArgumentParser, what: str, required: bool = False) -> None:
     """`--workdir`, the run's directory."""
     parser.add_argument("--workdir", metavar="DIR", required=required, help=what)
+
+
+def add_process_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags of verbs that run as several processes; read by `connect`."""
+    group = parser.add_argument_group(
+        "several hosts",
+        "one process on each, all with the same command; under SLURM, Open MPI and on TPU VMs these flags "
+        "are found",
+    )
+    group.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0, any free port of it")
+    group.add_argument("--processes", type=int, metavar="N", help="how many; 1 joins none")
+    group.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
+
+
+def connect(flags: argparse.Namespace) -> None:
+    """Joins the other processes, see `mmjax.parallel.processes.connect`."""
+    processes.connect(flags.coordinator, flags.processes, flags.process)
 
 
 SOURCE_HELP = (

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
 from mmjax.files import write_json
+from mmjax.parallel.processes import is_first
 from mmjax.training.workdir import read_config
 from mmjax.verbs import common
 
@@ -21,6 +22,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     common.add_run_flags(parser)
     parser.add_argument("--only", metavar="NAME", action="append", help="an evaluator to run (default: all)")
     parser.add_argument("--out", metavar="FILE", help="also write the metrics to a new .json file")
+    common.add_process_flags(parser)
 
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
@@ -38,11 +40,14 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     workdir = pathlib.Path(flags.workdir)
     read_config(workdir)  # which says so where this is no run's directory, or of another version
     config = config_lib.resolve(str(workdir / "config.json"), overrides)
+    common.connect(flags)
 
     from mmjax.training.evaluate import evaluate_checkpoint
     from mmjax.verbs.train import print_metrics
 
     step, metrics = evaluate_checkpoint(config, workdir, flags.step, flags.only)
+    if not is_first():
+        return
     print(f"step {step}")
     print_metrics(metrics)
     if out is not None:

@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Mapping
 
 from mmjax.errors import ConfigError
+from mmjax.parallel.processes import is_first
 from mmjax.verbs import common
 
 
@@ -26,6 +27,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FEATURE",
         help="keep examples that share this feature of the data in one fold",
     )
+    common.add_process_flags(parser)
 
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
@@ -36,13 +38,16 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     if flags.overfit_one_batch and flags.folds is not None:
         raise ConfigError("--overfit-one-batch and --folds: give one of them")
     config = common.resolve(flags, overrides)
+    common.connect(flags)
     if flags.overfit_one_batch:
         return _overfit(config, 100 if flags.steps is None else flags.steps)
     workdir = pathlib.Path(flags.workdir) if flags.workdir else common.default_workdir(flags.config)
     if flags.folds is not None:
         from mmjax.training.folds import cross_validate
 
-        _print_folds(cross_validate(config, workdir, flags.folds, flags.fold_group))
+        summary = cross_validate(config, workdir, flags.folds, flags.fold_group)
+        if is_first():
+            _print_folds(summary)
         return 0
 
     from mmjax.training.resume import finished
@@ -52,6 +57,8 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
         from mmjax.training.loop import train
 
         result = train(config, workdir)
+    if not is_first():
+        return 0
     print_metrics(result["metrics"])
     print(f"{result['steps']} steps in {result['wall_seconds']:.0f} s; report: {_report(workdir)}")
     return 0
@@ -81,12 +88,15 @@ def _overfit(config, steps: int) -> int:
     from mmjax.training.overfit import overfit_one_batch
 
     def show(step, values):
+        if not is_first():
+            return
         parts = "  ".join(f"{name} {value:.4g}" for name, value in sorted(values.items()))
         print(f"step {step:>5}  {parts}", flush=True)
 
     first, last = overfit_one_batch(config, steps, show)
     verdict = "" if last < first else "; it did not fall, so this cannot learn as it is"
-    print(f"one batch, {steps} steps: loss {first:.4g} -> {last:.4g}{verdict}")
+    if is_first():
+        print(f"one batch, {steps} steps: loss {first:.4g} -> {last:.4g}{verdict}")
     return 0 if last < first else 1
 
 
