@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The one door to mmjax: sets up the environment once, then runs a verb. `./launch.sh help` lists them.
+# The one door to mmjax: sets up the environment once, then runs a verb, here or with --on=slurm and
+# --on=tpu elsewhere. `./launch.sh help` lists the verbs.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -61,9 +62,16 @@ install() {
 }
 
 main() {
-  local kind verb="${1:-help}"
+  local kind place verb="${1:-help}"
   [ $# -gt 0 ] && shift
   case "$verb" in
+    --on=*)
+      # Elsewhere: mmjax/launch says what SLURM or a TPU VM runs, which is launch.sh with the verb again.
+      place="${verb#--on=}"
+      kind="$(accelerator)"
+      install "$kind"
+      exec "$venv/bin/python" -m mmjax.launch "$place" "$@"
+      ;;
     setup)
       kind="$(accelerator)"
       install "$kind"

@@ -9,6 +9,7 @@ checkpoints/    the whole state, see mmjax.training.checkpoints
 artifacts/      what evaluators leave for the report
 result.json     final metrics and facts about the run; present only when it is finished
 report.html
+launch/         the job's script and its log, of runs that launch.sh --on=slurm has started
 searches/       pictures of what `search` found
 """
 
@@ -49,8 +50,9 @@ def check_place(workdir: pathlib.Path) -> None:
         raise ConfigError(f"--workdir={workdir}: is a file; choose a directory")
     if (workdir / CONFIG).is_file() or not workdir.is_dir():
         return
-    # A process that was killed while writing the first file may have left its partial file.
-    if any(not path.name.endswith(".partial") for path in workdir.iterdir()):
+    # A process that was killed while writing the first file may have left its partial file, and a job
+    # begins with its script and log there.
+    if any(not path.name.endswith(".partial") and path.name != "launch" for path in workdir.iterdir()):
         raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
 
 

@@ -1,0 +1,1 @@
+"""Where a verb runs: `./launch.sh --on=local|slurm|tpu [settings] VERB ...`."""
