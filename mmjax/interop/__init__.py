@@ -6,7 +6,8 @@
 
 A family of models is one file in `families/`: how its config.json reads as a `model` section of ours,
 and which of its tensors holds the numbers of which of our variables, one table for both directions.
-Nothing but JSON and safetensors is read; transformers itself is not needed.
+Nothing but JSON and safetensors is read; transformers itself is not needed. Checkpoints of open_clip are
+read too, and written as transformers has them. docs/models.md lists the models.
 """
 
 from mmjax.interop.families import FAMILIES
