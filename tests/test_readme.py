@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import pytest
 
 from mmjax import components
+from mmjax.data import published
+from mmjax.errors import DataError
 from mmjax.types import Features
 
 README = pathlib.Path(__file__).resolve().parent.parent / "README.md"
@@ -67,6 +69,23 @@ def test_the_objective(snippet):
     batch = {"example_mask": jnp.ones(3, bool), "image_present": there, "text_present": jnp.ones(3, bool)}
     loss, _ = objective(outputs, batch)
     assert float(loss) == pytest.approx(0.5)
+
+
+def test_the_published_weights(tmp_path, monkeypatch):
+    text = README.read_text(encoding="utf-8")
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "from_pretrained" in b]
+    monkeypatch.chdir(tmp_path)
+    try:
+        published.locate("package:all-MiniLM-L6-v2")
+    except DataError as error:
+        pytest.skip(str(error))
+    file = tmp_path / "readme_weights.py"
+    file.write_text(block)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.outputs["text_embedding"].shape == (2, 384)
+    assert (tmp_path / "my_minilm" / "model.safetensors").is_file()
 
 
 def test_every_file_and_config_it_names_is_there():

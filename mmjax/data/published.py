@@ -7,7 +7,7 @@ import os
 import pathlib
 
 from mmjax.data import prepared
-from mmjax.data.datasets.wheels import Wheel
+from mmjax.data.wheels import Wheel
 from mmjax.errors import DataError
 
 # Nothing that could run code when it is read.

@@ -22,7 +22,7 @@ from mmjax.parallel.placement import named_leaves
 _FREE = (
     *("dropout", "attention_dropout", "feature_dropout", "drop_path"),
     *("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length"),
-    *("pooling", "pooler", "eos_id", "max_length", "antialias"),
+    *("pooling", "pooler", "eos_id", "max_length", "antialias", "left_over"),
 )
 
 

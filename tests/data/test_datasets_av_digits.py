@@ -9,7 +9,7 @@ from PIL import Image
 
 from mmjax.data.datasets import av_digits_builder
 from mmjax.data.datasets.av_digits import AvDigits
-from mmjax.data.datasets.wheels import Wheel
+from mmjax.data.wheels import Wheel
 from mmjax.errors import DataError
 
 SPLITS = ("train", "validation", "test")

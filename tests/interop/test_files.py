@@ -9,7 +9,7 @@ import safetensors.numpy
 
 from mmjax import components, interop
 from mmjax.data import published
-from mmjax.data.datasets.wheels import Wheel
+from mmjax.data.wheels import Wheel
 from mmjax.data.tokenizers import File
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files

