@@ -5,11 +5,11 @@ from mmjax.reproduce import Claim, Column, Experiment, Row
 TEXT = """
 Text to image on 285 base emoji whose concepts no training example shows: for a caption (English name and
 keywords), is the right drawing among the first 1 or 10? Both rows are LiT with the text encoder locked; only
-the descriptors' linear map and the two projections learn, from 1,618 drawings. One has MiniLM's published weights,
-the other the same architecture with random ones. The control learns nothing: captions are looked up by the
-overlap of their words, weighted by rarity, with those of the training data, and the drawings found there are
-compared with the test drawings pixel by pixel. The quickstart, whose text encoder learns from these captions and
-five more languages alone, stands in ../emoji_groups.
+the descriptors' linear map and the two projections learn, from 1,618 drawings. One has MiniLM's published
+weights, the other the same architecture with random ones. The control learns nothing: captions are looked
+up by the overlap of their words, weighted by rarity, with those of the training data, and the drawings found
+there are compared with the test drawings pixel by pixel. The quickstart, whose text encoder learns from these
+captions and five more languages alone, stands in ../emoji_groups.
 """
 
 RETRIEVAL = "retrieval/text_to_image/R@10"

@@ -294,7 +294,9 @@ class Words:
         tokenizer.pre_tokenizer = pre_tokenizers.Split(hf.Regex(r"\w+"), behavior="removed", invert=True)
         counts = collections.Counter(word for text in texts for word in _words(tokenizer, text))
         # The library's trainer breaks ties in the order of a hash table.
-        words = sorted((w for w, n in counts.items() if n >= self.min_frequency), key=lambda w: (-counts[w], w))
+        words = sorted(
+            (w for w, n in counts.items() if n >= self.min_frequency), key=lambda w: (-counts[w], w)
+        )
         tokens = list(dict.fromkeys([*SPECIAL_TOKENS, *words]))[: self.vocab_size]
         tokenizer.model = models.WordLevel({token: i for i, token in enumerate(tokens)}, unk_token="[UNK]")
         tokenizer.add_special_tokens(list(SPECIAL_TOKENS))

@@ -40,9 +40,7 @@ class Projection(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, features: dict[str, Features], *, train: bool = False
-    ) -> Float[Array, "B D"]:
+    def __call__(self, features: dict[str, Features], *, train: bool = False) -> Float[Array, "B D"]:
         """Embeddings; zeros where the example does not have the entry."""
         entry = features[self.reads]
         hidden = HiddenLayers(self.hidden, 0.0, self.dtype, self.activation, name="hidden")

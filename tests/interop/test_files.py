@@ -9,8 +9,8 @@ import safetensors.numpy
 
 from mmjax import components, interop
 from mmjax.data import published
-from mmjax.data.wheels import Wheel
 from mmjax.data.tokenizers import File
+from mmjax.data.wheels import Wheel
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files
 from mmjax.interop.pretrained import normalise_section
