@@ -159,6 +159,15 @@ def test_tests_run_on_the_cpu(checkout, tmp_path):
     assert checkout.calls == ["-m pytest -n 0 --dist=loadfile"]
 
 
+def test_elsewhere(checkout, tmp_path):
+    """What happens there is said by mmjax.launch, which has tests of its own."""
+    done = checkout.run("--on=slurm", "--nodes=2", "train", "--workdir=a b", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert checkout.installed() == ["cpu"]
+    assert checkout.calls[-1] == "-m mmjax.launch slurm --nodes=2 train --workdir=a b"
+    assert checkout.folders[-1] == str(tmp_path)
+
+
 def test_lint(checkout):
     checkout.run("lint")
     assert checkout.calls[-2:] == ["-m ruff check .", "-m ruff format --check ."]

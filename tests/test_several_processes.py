@@ -20,7 +20,7 @@ from mmjax.training.checkpoint_files import complete_steps, numbered
 pytestmark = pytest.mark.slow
 
 TESTS = pathlib.Path(__file__).resolve().parent
-STEPS, BATCH, RECORDS = 24, 8, 36
+STEPS, BATCH, RECORDS = 60, 8, 36
 DEADLINE = 600.0  # seconds; a busy machine is no failure
 SLOW = 0.25  # seconds to read an example, where a test interrupts
 
@@ -157,7 +157,7 @@ def test_each_process_reads_its_own_rows_and_both_read_an_epoch_once(one, two):
 def test_only_the_first_process_talks(two):
     run, _ = two
     assert f"{STEPS} steps in " in run.out(0) and "process 0 of 2" in run.err(0)
-    assert "evaluator colour" in run.err(0) and "colour/accuracy" in run.out(0)
+    assert "evaluator colour" in run.err(0) and "classification/colour_logits" in run.out(0)
     assert "evaluator" not in run.err(1) and "colour" not in run.out(1) and "steps in" not in run.out(1)
     assert "Traceback" not in run.messages()
 

@@ -65,7 +65,13 @@ def is_first() -> bool:
     return _place.index == 0
 
 
-def connect(coordinator: str | None = None, count: int | None = None, index: int | None = None) -> None:
+def connect(
+    coordinator: str | None = None,
+    count: int | None = None,
+    index: int | None = None,
+    *,
+    saves_at_sigterm: bool = False,
+) -> None:
     """Joins the processes of a run; to be called before anything uses a device.
 
     Flags that are not given come from the launcher: SLURM (`srun`), Open MPI (`mpirun`), or what JAX
@@ -76,6 +82,8 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
       coordinator: HOST:PORT of process 0, reachable from all.
       count: of processes.
       index: of this process, from 0.
+      saves_at_sigterm: JAX's runtime takes SIGTERM, which `mmjax.training.signals` then asks for; else
+        the signal ends a process, as ever.
 
     Raises:
       ConfigError: flags that do not go together, or that the launcher does not complete.
@@ -106,9 +114,9 @@ def connect(coordinator: str | None = None, count: int | None = None, index: int
                 + (f"{launcher.name} does not say where" if launcher else "no launcher says where")
                 + " process 0 is; give --coordinator=HOST:PORT"
             )
-        _initialize(coordinator, count, index, launcher)
+        _initialize(coordinator, count, index, launcher, saves_at_sigterm)
     elif _on_tpu_vm():
-        _initialize(None, None, None, None)
+        _initialize(None, None, None, None, saves_at_sigterm)
 
 
 def _launcher(environment: Mapping[str, str]) -> _Launcher | None:
@@ -155,12 +163,17 @@ def _on_tpu_vm() -> bool:
 
 
 def _initialize(
-    coordinator: str | None, count: int | None, index: int | None, launcher: _Launcher | None
+    coordinator: str | None,
+    count: int | None,
+    index: int | None,
+    launcher: _Launcher | None,
+    saves_at_sigterm: bool,
 ) -> None:
     global _place
     import jax
 
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", saves_at_sigterm)
     bind = coordinator if coordinator and _is_loopback(coordinator) else None  # else on all interfaces
     with _Deadline(coordinator, index, count):
         try:

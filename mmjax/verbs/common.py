@@ -44,9 +44,9 @@ def add_process_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--process", type=int, metavar="I", help="which one this is, from 0")
 
 
-def connect(flags: argparse.Namespace) -> None:
+def connect(flags: argparse.Namespace, *, saves_at_sigterm: bool = False) -> None:
     """Joins the other processes, see `mmjax.parallel.processes.connect`."""
-    processes.connect(flags.coordinator, flags.processes, flags.process)
+    processes.connect(flags.coordinator, flags.processes, flags.process, saves_at_sigterm=saves_at_sigterm)
 
 
 SOURCE_HELP = (

@@ -38,7 +38,7 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     if flags.overfit_one_batch and flags.folds is not None:
         raise ConfigError("--overfit-one-batch and --folds: give one of them")
     config = common.resolve(flags, overrides)
-    common.connect(flags)
+    common.connect(flags, saves_at_sigterm=not flags.overfit_one_batch)
     if flags.overfit_one_batch:
         return _overfit(config, 100 if flags.steps is None else flags.steps)
     workdir = pathlib.Path(flags.workdir) if flags.workdir else common.default_workdir(flags.config)

@@ -72,7 +72,10 @@ def test_flags(joined, monkeypatch):
     [(coordinator, count, index, settings)], updates = start(joined, monkeypatch, {}, "10.0.0.1:8476", 3, 2)
     assert (coordinator, count, index) == ("10.0.0.1:8476", 3, 2)
     assert settings["coordinator_bind_address"] is None
-    assert updates == {"jax_cpu_collectives_implementation": "gloo"}
+    assert updates == {
+        "jax_cpu_collectives_implementation": "gloo",
+        "jax_enable_preemption_service": False,
+    }
     assert processes.place() == (2, 3) and not processes.is_first()
 
 
