@@ -1,0 +1,212 @@
+"""What the contrastive losses cost: memory from the compiler, times of one run, by batch and chunk.
+
+    python -m experiments.contrastive.measure           # prints the tables
+    python -m experiments.contrastive.measure --write   # and puts them into docs/contrastive.md
+
+It runs on eight virtual CPU devices, unless JAX_PLATFORMS names others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.sharding import Mesh  # noqa: E402
+
+from configs import clip  # noqa: E402
+from mmjax import components, schema  # noqa: E402
+from mmjax.config import to_dict  # noqa: E402
+from mmjax.model import assemble  # noqa: E402
+from mmjax.objectives.infonce import InfoNCE  # noqa: E402
+from mmjax.objectives.sigmoid import Sigmoid  # noqa: E402
+from mmjax.parallel.mesh import AXES, activation_rules, batch_sharding, make_mesh, replicated  # noqa: E402
+from mmjax.training.gradients import make_gradient_function  # noqa: E402
+
+PAGE = pathlib.Path(__file__).parents[2] / "docs" / "contrastive.md"
+BEGIN, END = "<!-- Written by experiments.contrastive.measure; do not edit. -->", "<!-- End. -->"
+
+FIELDS = {"a": "image_embedding", "b": "text_embedding", "streams": ["image", "text"], "scale": "scale"}
+LOSSES = {
+    "infonce": functools.partial(InfoNCE, **FIELDS),
+    "sigmoid": functools.partial(Sigmoid, **FIELDS, bias="bias"),
+}
+WIDTH = 256
+BATCHES = (512, 1024, 2048, 4096, 8192)
+CHUNKS = (0, 64, 256)
+TIMED_BATCH = 4096
+CACHED_BATCH, MICROBATCHES = 128, (1, 2, 4, 8)
+ROUNDS = 7
+VOCABULARY = 12000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the tables into docs/contrastive.md")
+    write = parser.parse_args().write
+    parts = []
+    for part in measure():
+        print(part, end="\n\n", flush=True)
+        parts.append(part)
+    if write:
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        after = rest.split(END)[1]
+        text = "\n\n".join(parts)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+
+
+def measure() -> Iterator[str]:
+    """Paragraphs and tables, each as soon as it is known."""
+    devices = jax.devices()
+    yield (
+        f"JAX {jax.__version__}, {len(devices)} devices of kind {devices[0].device_kind}; embeddings of "
+        f"width {WIDTH} in float32."
+    )
+    meshes = {count: mesh_of(count) for count in (1, len(devices))}
+    for name in LOSSES:
+        for count, mesh in meshes.items():
+            yield memory_title(name, count)
+            yield memory_table(name, mesh)
+    yield f"Time of value and gradient at batch {TIMED_BATCH} on one device, relative to the whole matrix:"
+    yield time_table(meshes[1])
+    yield f"Gradient of the model of `configs/clip.py`, batch {CACHED_BATCH}, one device, by microbatches:"
+    yield cached_table(meshes[1])
+
+
+def mesh_of(count: int) -> Mesh:
+    return make_mesh(dict.fromkeys(AXES, 1) | {"data": count}, jax.devices()[:count])
+
+
+def value_and_gradient(name: str, chunk_size: int, batch: int, mesh: Mesh) -> jax.stages.Compiled:
+    """The compiled loss, metrics and gradient in every output."""
+    objective = LOSSES[name](chunk_size=chunk_size)
+
+    def run(outputs, batch):
+        with activation_rules(mesh):
+            return jax.value_and_grad(objective, has_aux=True)(outputs, batch)
+
+    shapes = jax.tree.map(functools.partial(shape_of, mesh=mesh), example(batch))
+    return jax.jit(run).lower(*shapes).compile()
+
+
+def example(batch: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(outputs, batch) of random embeddings of length one; every row counts."""
+    a, b = np.random.default_rng(0).normal(size=(2, batch, WIDTH)).astype(np.float32)
+    everyone = np.ones(batch, bool)
+    outputs = {
+        "image_embedding": a / np.linalg.norm(a, axis=1, keepdims=True),
+        "text_embedding": b / np.linalg.norm(b, axis=1, keepdims=True),
+        "scale": np.float32(10.0),
+        "bias": np.float32(-10.0),
+    }
+    return outputs, {"example_mask": everyone, "image_present": everyone, "text_present": everyone}
+
+
+def shape_of(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
+    sharding = batch_sharding(mesh) if np.ndim(x) else replicated(mesh)
+    return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
+
+
+def mebibytes(compiled: jax.stages.Compiled) -> str:
+    """Temporaries of one device, beside arguments and results."""
+    return f"{compiled.memory_analysis().temp_size_in_bytes / 2**20:,.1f}"
+
+
+def memory_title(name: str, count: int) -> str:
+    where = "one device" if count == 1 else f"each of {count} devices"
+    return f"Temporaries of `{name}`, value and gradient, on {where}, in MiB:"
+
+
+def memory_table(name: str, mesh: Mesh) -> str:
+    head = ["batch"] + [f"`chunk_size` {chunk}" if chunk else "whole" for chunk in CHUNKS]
+    rows = [
+        [str(batch)] + [mebibytes(value_and_gradient(name, chunk, batch, mesh)) for chunk in CHUNKS]
+        for batch in BATCHES
+    ]
+    return markdown(head, rows)
+
+
+def time_table(mesh: Mesh) -> str:
+    rows = []
+    for name in LOSSES:
+        programs = {chunk: value_and_gradient(name, chunk, TIMED_BATCH, mesh) for chunk in CHUNKS}
+        given = jax.device_put(example(TIMED_BATCH), mesh.devices.flat[0])
+        seconds = fastest({chunk: functools.partial(p, *given) for chunk, p in programs.items()})
+        rows.append([f"`{name}`"] + [f"{seconds[chunk] / seconds[0]:.2f}" for chunk in CHUNKS])
+    return markdown(["loss"] + [f"`chunk_size` {chunk}" if chunk else "whole" for chunk in CHUNKS], rows)
+
+
+def cached_table(mesh: Mesh) -> str:
+    """Of GradCache: the model's whole gradient, without an optimizer."""
+    section = components.normalise(to_dict(clip.get_config().model), schema.Model, "model")
+    section["streams"]["text"]["encoder"]["vocab_size"] = VOCABULARY
+    model = assemble(section)
+    batch = clip_batch(CACHED_BATCH)
+    variables = jax.jit(model.init)(jax.random.key(0), jax.tree.map(lambda x: x[:2], batch))
+    params = jax.device_put(variables["params"], replicated(mesh))
+    key = jax.random.key(1)
+    programs = {}
+    for microbatches in MICROBATCHES:
+        function = make_gradient_function(
+            model,
+            {"contrastive": LOSSES["infonce"]()},
+            jax.tree.map(lambda x: x.sharding, params),
+            accumulate_steps=microbatches,
+        )
+
+        def run(params, batch, function=function):
+            with activation_rules(mesh):
+                result = function(params, {}, batch, key)
+                return result.loss, result.gradients
+
+        programs[microbatches] = jax.jit(run).lower(params, batch).compile()
+    placed = jax.device_put(batch, batch_sharding(mesh))
+    seconds = fastest({n: functools.partial(p, params, placed) for n, p in programs.items()})
+    return markdown(
+        ["`optimizer.accumulate_steps`", "temporaries, MiB", "relative time"],
+        [[str(n), mebibytes(programs[n]), f"{seconds[n] / seconds[1]:.2f}"] for n in MICROBATCHES],
+    )
+
+
+def clip_batch(rows: int) -> dict[str, jax.Array]:
+    everyone = jnp.ones(rows, bool)
+    return {
+        "image": jax.random.normal(jax.random.key(2), (rows, 64, 64, 3)),
+        "image_present": everyone,
+        "text": jax.random.randint(jax.random.key(3), (rows, 32), 0, VOCABULARY),
+        "text_mask": jnp.ones((rows, 32), bool),
+        "text_present": everyone,
+        "example_mask": everyone,
+    }
+
+
+def fastest(calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
+    """Seconds of each call: the fastest of rounds in which all take turns, since other work only adds."""
+    for call in calls.values():
+        jax.block_until_ready(call())
+    seconds = dict.fromkeys(calls, float("inf"))
+    for _ in range(ROUNDS):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    return seconds
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---:"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
