@@ -236,3 +236,64 @@ def test_a_process_that_waits_in_vain_says_so(index):
     whom = ("all the others", "process 0")[index]
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: process {index} of 2 waited 2 s for {whom} at {address}; start all")
+
+
+@pytest.mark.parametrize("launcher", ["SLURM", "Open MPI"])
+def test_tasks_of_a_launcher_find_each_other(launcher):
+    """In the environment that `srun` and `mpirun` (Open MPI 4) give; JAX reads the address of process 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    code = (
+        "from mmjax.parallel import processes\nprocesses.connect()\n"
+        "import jax\nfrom jax.experimental import multihost_utils\n"
+        "index = jax.numpy.asarray(processes.place().index)\n"
+        "print('found', processes.place(), multihost_utils.process_allgather(index).tolist())"
+    )
+    tasks = []
+    for i in range(2):
+        names = {
+            "SLURM": {
+                "SLURM_JOB_ID": "77",
+                "SLURM_NTASKS": "2",
+                "SLURM_STEP_NUM_TASKS": "2",
+                "SLURM_STEP_TASKS_PER_NODE": "2",
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_PROCID": str(i),
+                "SLURM_LOCALID": str(i),
+            },
+            "Open MPI": {
+                "OMPI_MCA_orte_hnp_uri": "1531576320.0;tcp://127.0.0.1:34911",
+                "OMPI_COMM_WORLD_SIZE": "2",
+                "OMPI_COMM_WORLD_RANK": str(i),
+                "OMPI_COMM_WORLD_LOCAL_SIZE": "2",
+                "OMPI_COMM_WORLD_LOCAL_RANK": str(i),
+            },
+        }
+        environment = (
+            os.environ
+            | names[launcher]
+            | {
+                "XLA_FLAGS": "",
+                "JAX_COORDINATOR_PORT": str(port),
+                "JAX_COORDINATOR_BIND_ADDRESS": f"127.0.0.1:{port}",
+            }
+        )
+        command = [sys.executable, "-c", code]
+        tasks.append(
+            subprocess.Popen(
+                command,
+                cwd=TESTS.parent,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    try:
+        found = [task.communicate(timeout=DEADLINE) for task in tasks]
+    finally:
+        for task in tasks:
+            task.kill()
+    for i, (out, err) in enumerate(found):
+        assert f"found Place(index={i}, count=2) [0, 1]" in out, out + err
