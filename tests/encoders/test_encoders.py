@@ -90,7 +90,9 @@ def test_gradients_reach_every_parameter(name):
         assert path.endswith("key/bias") or np.abs(gradient).max() > 1e-6, path
 
 
-@every_encoder
+@pytest.mark.parametrize(
+    "name", [n if n in ENCODERS else pytest.param(n, marks=pytest.mark.slow) for n in CASES]
+)
 def test_sharded_over_the_batch_equals_one_device(name):
     case = built(name)
     mesh = Mesh(np.array(jax.devices()), ("data",))
@@ -105,7 +107,8 @@ def test_sharded_over_the_batch_equals_one_device(name):
     )
 
 
-@pytest.mark.parametrize("name", [name for name in ENCODERS if "remat" in vars(ENCODERS[name])])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [n for n in CASES if n in ENCODERS and hasattr(ENCODERS[n], "remat")])
 def test_remat_equals_no_remat(name):
     case = built(name)
     encoder = build(case.spec, remat=True)

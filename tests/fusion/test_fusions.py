@@ -16,6 +16,8 @@ from mmjax.parallel import placement
 from mmjax.types import Features
 
 SUBSETS = [s for n in (1, 2, 3) for s in itertools.combinations(cases.ALL, n)]
+# One stream alone, and all of them; the rest takes its time.
+QUICK = (("text",), cases.ALL)
 
 every_fusion = pytest.mark.parametrize("name", FUSIONS)
 
@@ -25,7 +27,9 @@ def assert_close(a, b, **tolerances):
 
 
 @every_fusion
-@pytest.mark.parametrize("streams", SUBSETS, ids="+".join)
+@pytest.mark.parametrize(
+    "streams", [s if s in QUICK else pytest.param(s, marks=pytest.mark.slow) for s in SUBSETS], ids="+".join
+)
 def test_shapes_for_any_number_of_streams(name, streams):
     given = cases.features(streams)
     fused = jax.eval_shape(cases.small(name, streams).init_with_output, jax.random.key(0), given)[0]

@@ -1,6 +1,5 @@
 import os
 
-import jax
 import pytest
 
 try:
@@ -22,11 +21,3 @@ def hf():
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return transformers
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation():
-    """Without XLA's costly passes: these tests compile much and compute little."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
