@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float
 from mmjax.encoders.common import check_rank, full_mask, make_features
 from mmjax.encoders.transformer import Embedded, TransformerEncoder
 from mmjax.errors import ConfigError
-from mmjax.layers.divided_attention import divided_blocks
+from mmjax.layers.divided_attention import DividedBlock
 from mmjax.layers.patch import PatchEmbed
 from mmjax.layers.position import LearnedPositions2D
 from mmjax.layers.transformer import BlockSettings
@@ -50,9 +50,7 @@ class TimeSformer(TransformerEncoder):
 
     def make_stack(self, settings: BlockSettings) -> list[nn.Module] | nn.Module:
         """Blocks of divided attention."""
-        return divided_blocks(
-            self.size.depth, settings, self.frames, remat=self.remat, scan=self.scan, dtype=self.dtype
-        )
+        return super().make_stack(settings, block=DividedBlock, frames=self.frames)
 
     def embed(
         self,

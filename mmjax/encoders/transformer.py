@@ -99,10 +99,13 @@ class TransformerEncoder(nn.Module):
             self.norm = settings.make_norm(self.dtype)
         return settings
 
-    def make_stack(self, settings: BlockSettings) -> list[nn.Module] | nn.Module:
-        """The blocks, for `run_blocks`; a subclass may have others than the usual ones."""
+    def make_stack(self, settings: BlockSettings, **fields: Any) -> list[nn.Module] | nn.Module:
+        """The blocks, for `run_blocks`; `fields` are passed on to `transformer_blocks`.
+
+        A subclass whose blocks are not the usual ones hands their class over.
+        """
         return transformer_blocks(
-            self.size.depth, settings, remat=self.remat, scan=self.scan, dtype=self.dtype
+            self.size.depth, settings, remat=self.remat, scan=self.scan, dtype=self.dtype, **fields
         )
 
     def norm_tokens(self, tokens: Float[Array, "B L D"]) -> Float[Array, "B L D"]:

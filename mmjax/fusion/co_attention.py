@@ -9,15 +9,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.fusion import common
+from mmjax.fusion.attention import AttentionFusion, feed_forward
 from mmjax.layers.attention import MultiHeadAttention, token_mask
-from mmjax.layers.mlp import MLP
 from mmjax.layers.norms import LayerNorm
 from mmjax.layers.pooling import mean_pool
 from mmjax.layers.transformer import BlockSettings, Residual, TransformerBlock
 from mmjax.types import Features
 
 
-class CoAttention(nn.Module):
+class CoAttention(AttentionFusion):
     """Co-attention, Lu et al. 2019 (ViLBERT), arXiv:1908.02265, section 2.2, for any number of streams.
 
     With X_s the tokens of stream s, P_s the other streams that the example has, and LN layer
@@ -38,30 +38,14 @@ class CoAttention(nn.Module):
     The weights with which text looks at image are sown as `layers_0/text_to_image/attention`
     `[B, H, L_text, L_image]` into the collection 'intermediates'.
 
-    Attributes:
-      width: D inside and of the output.
-      depth: number of layers.
-      heads: H, a divisor of the width.
-      mlp_width: F; 0 is 4 D.
-      dropout: rate on each branch, in training.
-      remat: recompute the activations of each layer in the backward pass.
-      dtype: what it computes in.
+    Attributes: see `mmjax.fusion.attention`.
     """
 
-    width: int = 512
     depth: int = 2
-    heads: int = 8
-    mlp_width: int = 0
-    dropout: float = 0.0
-    remat: Any = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: dict[str, Features], *, train: bool = False) -> Features:
         """Features per stream, widths may differ -> tokens `[B, sum of L, width]`, pooled `[B, width]`."""
-        settings = BlockSettings(
-            width=self.width, heads=self.heads, mlp_width=self.mlp_width, dropout=self.dropout
-        )
         streams = common.in_order(features)
         masks = {name: stream.mask for name, stream in streams.items()}
         tokens = {
@@ -71,7 +55,7 @@ class CoAttention(nn.Module):
         # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
         layer = nn.remat(CoAttentionLayer, static_argnums=(3,)) if self.remat else CoAttentionLayer
         for i in range(self.depth):
-            tokens = layer(settings, self.dtype, name=f"layers_{i}")(tokens, masks, train)
+            tokens = layer(self.settings(), self.dtype, name=f"layers_{i}")(tokens, masks, train)
 
         tokens = {name: LayerNorm(dtype=self.dtype, name=f"{name}_norm")(x) for name, x in tokens.items()}
         means = jnp.stack([mean_pool(x, masks[name]) for name, x in tokens.items()], axis=1)
@@ -105,9 +89,7 @@ class CoAttentionLayer(nn.Module):
         for name, x in tokens.items():
             if not alone:
                 x = Residual(s, name=f"{name}_residual")(x, self._look(name, normed, masks), train)
-            mlp = MLP(s.mlp_width or 4 * s.width, dropout=s.dropout, dtype=self.dtype, name=f"{name}_mlp")
-            branch = mlp(self._norm(f"{name}_mlp_norm", x), train)
-            x = Residual(s, name=f"{name}_mlp_residual")(x, branch, train)
+            x = feed_forward(s, self.dtype, x, train, prefix=f"{name}_")
             block = TransformerBlock(s, dtype=self.dtype, name=f"{name}_block")
             result[name] = block(x, masks[name], train)
         return result

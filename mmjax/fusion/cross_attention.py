@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mmjax.fusion import common
+from mmjax.fusion.attention import TransformerFusion, look_at
 from mmjax.layers.norms import LayerNorm
-from mmjax.layers.transformer import BlockSettings, Transformer
 from mmjax.types import Features
 
 
-class CrossAttention(nn.Module):
+class CrossAttention(TransformerFusion, kw_only=True):
     """The multimodal encoder of ALBEF, Li et al. 2021, arXiv:2107.07651, section 3.1.
 
     With X_q the tokens of the query stream, X_s those of the others, W a projection and e a learned
@@ -36,27 +34,10 @@ class CrossAttention(nn.Module):
 
     Attributes:
       query: the stream that looks.
-      width: D inside and of the output.
-      depth: number of blocks.
-      heads: H, a divisor of the width.
-      mlp_width: F; 0 is 4 D.
-      dropout: rate on each branch, in training.
-      drop_path: probability that the last block's branches are dropped; earlier ones' less.
-      remat: recompute the activations of each block in the backward pass.
-      scan: one block scanned over stacked parameters, see `mmjax.layers.transformer.transformer_blocks`.
-      dtype: what it computes in.
+      The others: see `mmjax.fusion.attention`.
     """
 
     query: str
-    width: int = 512
-    depth: int = 6
-    heads: int = 8
-    mlp_width: int = 0
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    remat: Any = False
-    scan: Any = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: dict[str, Features], *, train: bool = False) -> Features:
@@ -78,24 +59,8 @@ class CrossAttention(nn.Module):
         if others:
             norm = LayerNorm(dtype=self.dtype, name="context_norm")
             tokens |= {name: norm(tokens[name]) for name in others}
-            context = jnp.concatenate([tokens[name] for name in others], axis=1)
-            context_mask = jnp.concatenate([streams[name].mask for name in others], axis=1)
-        settings = BlockSettings(
-            width=self.width,
-            heads=self.heads,
-            mlp_width=self.mlp_width,
-            cross_attention=bool(others),  # a stream alone has nothing to look at
-            dropout=self.dropout,
-        )
-        transformer = Transformer(
-            depth=self.depth,
-            settings=settings,
-            drop_path=self.drop_path,
-            remat=self.remat,
-            scan=self.scan,
-            dtype=self.dtype,
-            name="transformer",
-        )
+            context, context_mask = look_at(tokens, streams, others)
+        transformer = self.transformer(cross_attention=bool(others))  # a stream alone has nothing to look at
         looking = transformer(looking, mask, train, context, context_mask)
         tokens[self.query] = looking[:, 1:]
         return common.gather(list(tokens.values()), streams, looking[:, 0], own=looking[:, :1])

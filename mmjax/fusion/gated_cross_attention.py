@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.fusion import common
+from mmjax.fusion.attention import look_at
 from mmjax.fusion.perceiver_resampler import PerceiverResampler
 from mmjax.fusion.stack import Stack
 from mmjax.layers.attention import MultiHeadAttention, token_mask
@@ -100,8 +101,7 @@ class GatedCrossAttention(nn.Module):
             return {}, None, None
         if self.queries == 0:
             tokens = common.TypedTokens(width, self.dtype, name="embed")(features)
-            context = jnp.concatenate(list(tokens.values()), axis=1)
-            mask = jnp.concatenate([entry.mask for entry in features.values()], axis=1)
+            context, mask = look_at(tokens, features, features)
             return tokens, LayerNorm(dtype=self.dtype, name="context_norm")(context), mask
         resampler = PerceiverResampler(
             width=width,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 
 from mmjax.fusion import common
-from mmjax.layers.transformer import BlockSettings, Transformer
+from mmjax.fusion.attention import TransformerFusion, look_at
 from mmjax.types import Features
 
 
-class MergedAttention(nn.Module):
+class MergedAttention(TransformerFusion):
     """Single-stream transformer: ViLT, Kim et al. 2021, arXiv:2102.03334, section 3.1; FLAVA, Singh
     et al. 2022, arXiv:2112.04482, section 3.1 (multimodal encoder); for any number of streams.
 
@@ -29,27 +27,8 @@ class MergedAttention(nn.Module):
     missing stream are seen by none; the class token is always there. A row without any stream gives
     zeros.
 
-    Attributes:
-      width: D inside and of the output.
-      depth: number of blocks.
-      heads: H, a divisor of the width.
-      mlp_width: F; 0 is 4 D.
-      dropout: rate on each branch, in training.
-      drop_path: probability that the last block's branches are dropped; earlier ones' less.
-      remat: recompute the activations of each block in the backward pass.
-      scan: one block scanned over stacked parameters, see `mmjax.layers.transformer.transformer_blocks`.
-      dtype: what it computes in.
+    Attributes: see `mmjax.fusion.attention`.
     """
-
-    width: int = 512
-    depth: int = 6
-    heads: int = 8
-    mlp_width: int = 0
-    dropout: float = 0.0
-    drop_path: float = 0.0
-    remat: Any = False
-    scan: Any = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: dict[str, Features], *, train: bool = False) -> Features:
@@ -61,21 +40,8 @@ class MergedAttention(nn.Module):
         streams = common.in_order(features)
         common.check_positive(depth=self.depth)
         embedded = common.TypedTokens(self.width, self.dtype, name="embed")(streams)
-        masks = [stream.mask for stream in streams.values()]
-        own = common.LearnedTokens(1, self.width, self.dtype, name="class_token")(len(masks[0]))
-        tokens = jnp.concatenate([own, *embedded.values()], axis=1)
-        mask = jnp.concatenate([jnp.ones_like(masks[0][:, :1]), *masks], axis=1)
-        settings = BlockSettings(
-            width=self.width, heads=self.heads, mlp_width=self.mlp_width, dropout=self.dropout
-        )
-        transformer = Transformer(
-            depth=self.depth,
-            settings=settings,
-            drop_path=self.drop_path,
-            remat=self.remat,
-            scan=self.scan,
-            dtype=self.dtype,
-            name="transformer",
-        )
-        tokens = transformer(tokens, mask, train)
+        tokens, mask = look_at(embedded, streams, streams)
+        own = common.LearnedTokens(1, self.width, self.dtype, name="class_token")(len(mask))
+        mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        tokens = self.transformer()(jnp.concatenate([own, tokens], axis=1), mask, train)
         return common.gather([tokens[:, 1:]], streams, tokens[:, 0], own=tokens[:, :1])

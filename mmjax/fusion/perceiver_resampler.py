@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.fusion import common
+from mmjax.fusion.attention import AttentionFusion, feed_forward, look_at
 from mmjax.layers.attention import MultiHeadAttention, token_mask
-from mmjax.layers.mlp import MLP
 from mmjax.layers.norms import LayerNorm
 from mmjax.layers.transformer import BlockSettings, Residual
 from mmjax.types import Features
 
 
-class PerceiverResampler(nn.Module):
+class PerceiverResampler(AttentionFusion):
     """The Perceiver resampler of Flamingo, Alayrac et al. 2022, arXiv:2204.14198, section 3.1.1.
 
     With Q `queries` learned vectors, X_s the tokens of stream s, W_s a projection, e_s a learned
@@ -36,24 +36,11 @@ class PerceiverResampler(nn.Module):
     are seen by none. A row without any stream gives zeros.
 
     Attributes:
-      width: D inside and of the output.
       queries: number of learned vectors.
-      depth: number of layers.
-      heads: H, a divisor of the width.
-      mlp_width: F; 0 is 4 D.
-      dropout: rate on each branch, in training.
-      remat: recompute the activations of each layer in the backward pass.
-      dtype: what it computes in.
+      The others: see `mmjax.fusion.attention`.
     """
 
-    width: int = 512
     queries: int = 64
-    depth: int = 6
-    heads: int = 8
-    mlp_width: int = 0
-    dropout: float = 0.0
-    remat: Any = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: dict[str, Features], *, train: bool = False) -> Features:
@@ -64,18 +51,14 @@ class PerceiverResampler(nn.Module):
         """
         streams = common.in_order(features)
         common.check_positive(depth=self.depth, queries=self.queries)
-        settings = BlockSettings(
-            width=self.width, heads=self.heads, mlp_width=self.mlp_width, dropout=self.dropout
-        )
         tokens = common.TypedTokens(self.width, self.dtype, name="embed")(streams)
-        context = jnp.concatenate(list(tokens.values()), axis=1)
-        mask = jnp.concatenate([stream.mask for stream in streams.values()], axis=1)
+        context, mask = look_at(tokens, streams, streams)
         learned = common.LearnedTokens(self.queries, self.width, self.dtype, name="learned_queries")
-        queries = learned(len(common.present(streams)))
+        queries = learned(len(mask))
         # Argument 4 of __call__ (self is 0) is `train`, a Python bool.
         layer = nn.remat(ResamplerLayer, static_argnums=(4,)) if self.remat else ResamplerLayer
         for i in range(self.depth):
-            queries = layer(settings, self.dtype, name=f"layers_{i}")(queries, context, mask, train)
+            queries = layer(self.settings(), self.dtype, name=f"layers_{i}")(queries, context, mask, train)
         queries = LayerNorm(dtype=self.dtype, name="norm")(queries)
         return common.gather(list(tokens.values()), streams, queries.mean(axis=1), own=queries)
 
@@ -106,6 +89,4 @@ class ResamplerLayer(nn.Module):
         attention = MultiHeadAttention(s.width, s.heads, dtype=self.dtype, name="attention")
         branch = attention(normed, jnp.concatenate([context, normed], axis=1), token_mask(visible))
         queries = Residual(s, name="attention_residual")(queries, branch, train)
-        mlp = MLP(s.mlp_width or 4 * s.width, dropout=s.dropout, dtype=self.dtype, name="mlp")
-        branch = mlp(LayerNorm(dtype=self.dtype, name="mlp_norm")(queries), train)
-        return Residual(s, name="mlp_residual")(queries, branch, train)
+        return feed_forward(s, self.dtype, queries, train)

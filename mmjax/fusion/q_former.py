@@ -9,14 +9,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.fusion import common
+from mmjax.fusion.attention import AttentionFusion, feed_forward, look_at
 from mmjax.layers.attention import MultiHeadAttention, token_mask
-from mmjax.layers.mlp import MLP
 from mmjax.layers.norms import LayerNorm
 from mmjax.layers.transformer import BlockSettings, Residual
 from mmjax.types import Features
 
 
-class QFormer(nn.Module):
+class QFormer(AttentionFusion):
     """The querying transformer of BLIP-2, Li et al. 2023, arXiv:2301.12597, section 3.1.
 
     With Q `queries` learned vectors, T the tokens of the stream `text`, C those of all other
@@ -41,27 +41,14 @@ class QFormer(nn.Module):
 
     Attributes:
       text: the stream whose tokens share self-attention with the queries; none is no stream.
-      width: D inside and of the output.
       queries: number of learned vectors.
-      depth: number of blocks.
       cross_every: block 0 and every n-th block from there have cross-attention.
-      heads: H, a divisor of the width.
-      mlp_width: F; 0 is 4 D.
-      dropout: rate on each branch, in training.
-      remat: recompute the activations of each block in the backward pass.
-      dtype: what it computes in.
+      The others: see `mmjax.fusion.attention`.
     """
 
     text: str | None = None
-    width: int = 512
     queries: int = 32
-    depth: int = 6
     cross_every: int = 2
-    heads: int = 8
-    mlp_width: int = 0
-    dropout: float = 0.0
-    remat: Any = False
-    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: dict[str, Features], *, train: bool = False) -> Features:
@@ -74,9 +61,6 @@ class QFormer(nn.Module):
         common.check_positive(depth=self.depth, queries=self.queries, cross_every=self.cross_every)
         if self.text is not None:
             common.check_stream("text", self.text, streams)
-        settings = BlockSettings(
-            width=self.width, heads=self.heads, mlp_width=self.mlp_width, dropout=self.dropout
-        )
         tokens = common.TypedTokens(self.width, self.dtype, name="embed")(streams)
         learned = common.LearnedTokens(self.queries, self.width, self.dtype, name="learned_queries")
         queries = learned(len(common.present(streams)))
@@ -85,15 +69,14 @@ class QFormer(nn.Module):
         if others:
             norm = LayerNorm(dtype=self.dtype, name="context_norm")
             tokens |= {name: norm(tokens[name]) for name in others}
-            context = jnp.concatenate([tokens[name] for name in others], axis=1)
-            context_mask = jnp.concatenate([streams[name].mask for name in others], axis=1)
+            context, context_mask = look_at(tokens, streams, others)
         if self.text is not None:
             words, word_mask = tokens[self.text], streams[self.text].mask
         # Argument 6 of __call__ (self is 0) is `train`, a Python bool.
         block = nn.remat(QFormerBlock, static_argnums=(6,)) if self.remat else QFormerBlock
         for i in range(self.depth):
             looks = bool(others) and i % self.cross_every == 0
-            queries, words = block(settings, looks, self.dtype, name=f"blocks_{i}")(
+            queries, words = block(self.settings(), looks, self.dtype, name=f"blocks_{i}")(
                 queries, words, word_mask, context, context_mask, train
             )
         queries = LayerNorm(dtype=self.dtype, name="norm")(queries)
@@ -138,14 +121,8 @@ class QFormerBlock(nn.Module):
             cross = MultiHeadAttention(s.width, s.heads, dtype=self.dtype, name="cross_attention")
             branch = cross(self._norm("cross_norm", queries), context, token_mask(context_mask))
             queries = Residual(s, name="cross_residual")(queries, branch, train)
-        queries = self._mlp("query", queries, train)
-        return queries, None if words is None else self._mlp("text", words, train)
+        queries = feed_forward(s, self.dtype, queries, train, prefix="query_")
+        return queries, None if words is None else feed_forward(s, self.dtype, words, train, prefix="text_")
 
     def _norm(self, name, x):
         return LayerNorm(dtype=self.dtype, name=name)(x)
-
-    def _mlp(self, whose, x, train):
-        s = self.settings
-        mlp = MLP(s.mlp_width or 4 * s.width, dropout=s.dropout, dtype=self.dtype, name=f"{whose}_mlp")
-        branch = mlp(self._norm(f"{whose}_mlp_norm", x), train)
-        return Residual(s, name=f"{whose}_mlp_residual")(x, branch, train)

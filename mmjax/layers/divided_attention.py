@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import ConfigError
 from mmjax.layers.attention import MultiHeadAttention, token_mask
-from mmjax.layers.transformer import BlockSettings, DropRate, Residual, TransformerBlock
+from mmjax.layers.transformer import DropRate, Residual, TransformerBlock
 
 
 class DividedBlock(TransformerBlock):
@@ -97,36 +95,3 @@ class DividedBlock(TransformerBlock):
         branch = jnp.concatenate([of_class[:, None], of_patches], axis=1)
         tokens = self.attention_residual(tokens, branch, train, drop_path)
         return self.mlp_residual(tokens, self.mlp(self.mlp_norm(tokens), train), train, drop_path)
-
-
-class _ScannedBlock(DividedBlock):
-    """A block as `nn.scan` calls it: what it carries first, what differs from layer to layer second."""
-
-    def __call__(self, tokens, drop_path, *arguments):
-        return super().__call__(tokens, *arguments, drop_path), None
-
-
-def divided_blocks(
-    depth: int,
-    settings: BlockSettings,
-    frames: int,
-    *,
-    remat: bool = False,
-    scan: bool = False,
-    dtype: Any = jnp.float32,
-) -> list[nn.Module] | nn.Module:
-    """Blocks of divided attention for `run_blocks`; see `mmjax.layers.transformer.transformer_blocks`."""
-    if not scan or not depth:
-        # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-        block = nn.remat(DividedBlock, static_argnums=(3,)) if remat else DividedBlock
-        return [block(settings, dtype=dtype, frames=frames) for _ in range(depth)]
-    # A scan is no place where the compiler could undo the recomputation.
-    block = nn.remat(_ScannedBlock, static_argnums=(4,), prevent_cse=False) if remat else _ScannedBlock
-    scanned = nn.scan(
-        block,
-        variable_axes={"params": 0, "intermediates": 0},
-        split_rngs={"params": True, "dropout": True},
-        in_axes=(0, *(nn.broadcast,) * 5),
-        length=depth,
-    )
-    return scanned(settings, dtype=dtype, frames=frames)

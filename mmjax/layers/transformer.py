@@ -59,6 +59,18 @@ class BlockSettings:
         """A fresh normalisation layer of this kind."""
         return (LayerNorm if self.norm == "layer" else RMSNorm)(eps=self.eps, dtype=dtype)
 
+    def make_mlp(self, dtype: Any, name: str | None = None) -> MLP:
+        """A fresh feed-forward layer of this kind."""
+        return MLP(
+            hidden=self.mlp_width or 4 * self.width,
+            activation=self.activation,
+            gated=self.gated_mlp,
+            use_bias=self.mlp_bias,
+            dropout=self.dropout,
+            dtype=dtype,
+            name=name,
+        )
+
 
 class DropPath(nn.Module):
     """Stochastic depth: drops a branch of an example whole (Huang et al. 2016, arXiv:1603.09382)."""
@@ -127,14 +139,7 @@ class TransformerBlock(nn.Module):
             self.cross_attention = self._attention(causal=False, context=True)
             self.cross_residual = Residual(s)
         self.mlp_norm = s.make_norm(self.dtype)
-        self.mlp = MLP(
-            hidden=s.mlp_width or 4 * s.width,
-            activation=s.activation,
-            gated=s.gated_mlp,
-            use_bias=s.mlp_bias,
-            dropout=s.dropout,
-            dtype=self.dtype,
-        )
+        self.mlp = s.make_mlp(self.dtype)
         self.mlp_residual = Residual(s)
 
     def _attention(self, causal, context=False):
@@ -197,38 +202,36 @@ def _attention_mask(mask):
     return token_mask(mask) if mask is not None and mask.ndim == 2 else mask
 
 
-class _ScannedBlock(TransformerBlock):
-    """A block as `nn.scan` calls it: what it carries first, what differs from layer to layer second."""
-
-    def __call__(self, tokens, drop_path, *arguments):
-        return super().__call__(tokens, *arguments, drop_path), None
-
-
 def transformer_blocks(
     depth: int,
     settings: BlockSettings,
     *,
+    block: type[TransformerBlock] = TransformerBlock,
     remat: bool = False,
     scan: bool = False,
     dtype: Any = jnp.float32,
+    **fields: Any,
 ) -> list[nn.Module] | nn.Module:
     """The blocks of a stack, to be assigned to `self.blocks` in a `setup`, for `run_blocks`.
 
     Args:
       depth: how many.
       settings: the shape of each.
+      block: their class, called as a `TransformerBlock` is.
       remat: recompute a block's activations in the backward pass instead of keeping them.
       scan: one block scanned over parameters with a leading axis of layers ('blocks/...'), compiled
         once whatever the depth, instead of one after the other ('blocks_0/...', 'blocks_1/...').
         `mmjax.layers.stacking` turns the parameters of one form into the other's.
       dtype: what they compute in.
+      fields: further fields of `block`.
     """
     if not scan or not depth:
         # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-        block = nn.remat(TransformerBlock, static_argnums=(3,)) if remat else TransformerBlock
-        return [block(settings, dtype=dtype) for _ in range(depth)]
-    # A scan is no place where the compiler could undo the recomputation.
-    block = nn.remat(_ScannedBlock, static_argnums=(4,), prevent_cse=False) if remat else _ScannedBlock
+        block = nn.remat(block, static_argnums=(3,)) if remat else block
+        return [block(settings, dtype=dtype, **fields) for _ in range(depth)]
+    block = _as_scanned(block)
+    if remat:  # a scan is no place where the compiler could undo the recomputation
+        block = nn.remat(block, static_argnums=(4,), prevent_cse=False)
     scanned = nn.scan(
         block,
         variable_axes={"params": 0, "intermediates": 0},
@@ -236,7 +239,17 @@ def transformer_blocks(
         in_axes=(0, *(nn.broadcast,) * 5),
         length=depth,
     )
-    return scanned(settings, dtype=dtype)
+    return scanned(settings, dtype=dtype, **fields)
+
+
+def _as_scanned(block: type[TransformerBlock]) -> type[TransformerBlock]:
+    """`block` as `nn.scan` calls it: what it carries first, what differs from layer to layer second."""
+
+    class Scanned(block):
+        def __call__(self, tokens, drop_path, *arguments):
+            return super().__call__(tokens, *arguments, drop_path), None
+
+    return Scanned
 
 
 def drop_path_rates(depth: int, last: float) -> list[float]:
