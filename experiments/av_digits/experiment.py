@@ -1,6 +1,6 @@
 """What fusing written and spoken digits gives, clean, degraded, and with one of them missing."""
 
-from mmjax.reproduce import Claim, Column, Experiment, Row
+from mmjax.reproduce import Claim, Experiment, Row, percent
 
 TEXT = """
 A classifier tells a digit from an MNIST image (28 × 28), from the MFCCs of a spoken digit (13
@@ -37,10 +37,6 @@ FUSED = {
 DEGRADED = "degraded/classification/digit/accuracy"
 
 
-def _accuracy(prefix: str, heading: str) -> Column:
-    return Column(f"{prefix}classification/digit/accuracy", heading, scale=100, decimals=1)
-
-
 EXPERIMENT = Experiment(
     title="Audio-visual digits: fusion on clean, degraded and missing inputs",
     text=TEXT,
@@ -54,10 +50,10 @@ EXPERIMENT = Experiment(
         for name, heading in [*SINGLE.items(), *FUSED.items()]
     ],
     columns=[
-        _accuracy("", "clean (%)"),
-        _accuracy("degraded/", "degraded (%)"),
-        _accuracy("image_missing/", "image missing (%)"),
-        _accuracy("audio_missing/", "audio missing (%)"),
+        percent("classification/digit/accuracy", "clean"),
+        percent("degraded/classification/digit/accuracy", "degraded"),
+        percent("image_missing/classification/digit/accuracy", "image missing"),
+        percent("audio_missing/classification/digit/accuracy", "audio missing"),
     ],
     seeds=[0, 1, 2],
     claims=[

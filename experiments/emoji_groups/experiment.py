@@ -1,6 +1,6 @@
 """Whether image and text together tell the group of an emoji better than either alone."""
 
-from mmjax.reproduce import Claim, Column, Experiment, Row
+from mmjax.reproduce import Claim, Experiment, Row, percent
 
 TEXT = """
 The Unicode group (one of 10) of 285 base emoji whose concepts no training example shows, from the drawing,
@@ -33,12 +33,12 @@ EXPERIMENT = Experiment(
         Row("fused", "image and text, co-attention", "configs/quickstart.py"),
     ],
     columns=[
-        Column(ACCURACY, "accuracy (%)", scale=100, decimals=1),
-        Column("classification/group/f1_macro", "macro F1 (%)", scale=100, decimals=1),
-        Column(RETRIEVAL, "text to image R@10 (%)", scale=100, decimals=1),
-        Column(f"baseline/bag_of_words/{RETRIEVAL}", "its bag of words (%)", scale=100, decimals=1),
-        Column(f"name_only/{RETRIEVAL}", "R@10 by name alone (%)", scale=100, decimals=1),
-        Column(f"name_only/baseline/bag_of_words/{RETRIEVAL}", "its bag of words (%)", scale=100, decimals=1),
+        percent(ACCURACY, "accuracy"),
+        percent("classification/group/f1_macro", "macro F1"),
+        percent(RETRIEVAL, "text to image R@10"),
+        percent(f"baseline/bag_of_words/{RETRIEVAL}", "its bag of words"),
+        percent(f"name_only/{RETRIEVAL}", "R@10 by name alone"),
+        percent(f"name_only/baseline/bag_of_words/{RETRIEVAL}", "its bag of words"),
     ],
     seeds=[0, 1, 2],
     claims=[

@@ -1,6 +1,6 @@
 """What a published text encoder brings to retrieval on few examples."""
 
-from mmjax.reproduce import Claim, Column, Experiment, Row
+from mmjax.reproduce import Claim, Experiment, Row, percent
 
 TEXT = """
 Text to image on 285 base emoji whose concepts no training example shows: for a caption (English name and
@@ -29,11 +29,11 @@ EXPERIMENT = Experiment(
         ),
     ],
     columns=[
-        Column("retrieval/text_to_image/R@1", "text to image R@1 (%)", scale=100, decimals=1),
-        Column(RETRIEVAL, "R@10 (%)", scale=100, decimals=1),
-        Column(f"baseline/bag_of_words/{RETRIEVAL}", "its bag of words R@10 (%)", scale=100, decimals=1),
-        Column("retrieval/image_to_text/R@10", "image to text R@10 (%)", scale=100, decimals=1),
-        Column("zero_shot/subgroup_id/accuracy", "zero-shot subgroup (%)", scale=100, decimals=1),
+        percent("retrieval/text_to_image/R@1", "text to image R@1"),
+        percent(RETRIEVAL, "R@10"),
+        percent(f"baseline/bag_of_words/{RETRIEVAL}", "its bag of words R@10"),
+        percent("retrieval/image_to_text/R@10", "image to text R@10"),
+        percent("zero_shot/subgroup_id/accuracy", "zero-shot subgroup"),
     ],
     seeds=[0, 1, 2],
     claims=[

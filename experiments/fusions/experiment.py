@@ -1,6 +1,6 @@
 """All fusions on written and spoken digits: clean, degraded, and with one of the two missing."""
 
-from mmjax.reproduce import Column, Experiment, Row
+from mmjax.reproduce import Experiment, Row, percent
 
 TEXT = """
 A classifier tells a digit from an MNIST image and from the MFCCs of a spoken digit. The data, the
@@ -44,10 +44,6 @@ TRANSFORMERS = {
 EPOCHS = {"total_epochs": "6"}
 
 
-def _accuracy(prefix: str, heading: str) -> Column:
-    return Column(f"{prefix}classification/digit/accuracy", heading, scale=100, decimals=1)
-
-
 EXPERIMENT = Experiment(
     title="Fusions on audio-visual digits",
     text=TEXT,
@@ -68,10 +64,10 @@ EXPERIMENT = Experiment(
         ],
     ],
     columns=[
-        _accuracy("", "clean (%)"),
-        _accuracy("degraded/", "degraded (%)"),
-        _accuracy("image_missing/", "image missing (%)"),
-        _accuracy("audio_missing/", "audio missing (%)"),
+        percent("classification/digit/accuracy", "clean"),
+        percent("degraded/classification/digit/accuracy", "degraded"),
+        percent("image_missing/classification/digit/accuracy", "image missing"),
+        percent("audio_missing/classification/digit/accuracy", "audio missing"),
     ],
     seeds=[0, 1, 2],
     step_time=True,

@@ -1,6 +1,6 @@
 """All fusions on the group of an emoji, from its drawing and its English name and keywords."""
 
-from mmjax.reproduce import Claim, Column, Experiment, Row
+from mmjax.reproduce import Claim, Experiment, Row, percent
 
 TEXT = """
 The Unicode group (one of 10) of 285 base emoji whose concepts no training example shows, from the drawing
@@ -35,10 +35,6 @@ FUSED = {
 ACCURACY = "classification/group/accuracy"
 
 
-def _percent(metric: str, heading: str) -> Column:
-    return Column(metric, heading, scale=100, decimals=1)
-
-
 EXPERIMENT = Experiment(
     title="Fusions on emoji groups",
     text=TEXT,
@@ -49,10 +45,10 @@ EXPERIMENT = Experiment(
         for name, heading in [*SINGLE.items(), *FUSED.items()]
     ],
     columns=[
-        _percent(ACCURACY, "accuracy (%)"),
-        _percent("classification/group/f1_macro", "macro F1 (%)"),
-        _percent(f"image_missing/{ACCURACY}", "image missing (%)"),
-        _percent(f"text_missing/{ACCURACY}", "text missing (%)"),
+        percent(ACCURACY, "accuracy"),
+        percent("classification/group/f1_macro", "macro F1"),
+        percent(f"image_missing/{ACCURACY}", "image missing"),
+        percent(f"text_missing/{ACCURACY}", "text missing"),
     ],
     seeds=[0, 1, 2],
     claims=[

@@ -7,6 +7,6 @@ results.json   what was measured, by row and seed
 README.md      the table and its verdicts, computed from results.json and never typed
 """
 
-from mmjax.reproduce.experiment import Claim, Column, Expected, Experiment, Row
+from mmjax.reproduce.experiment import Claim, Column, Expected, Experiment, Row, percent
 
-__all__ = ["Claim", "Column", "Expected", "Experiment", "Row"]
+__all__ = ["Claim", "Column", "Expected", "Experiment", "Row", "percent"]

@@ -81,6 +81,11 @@ class Column:
     decimals: int = 3
 
 
+def percent(metric: str, heading: str) -> Column:
+    """The column of a metric that is a fraction, in percent with one decimal; '(%)' follows the heading."""
+    return Column(metric, f"{heading} (%)", scale=100, decimals=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Claim:
     """That the metric is larger in each of some rows than in each of others.
