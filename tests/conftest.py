@@ -12,6 +12,12 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+import jax  # noqa: E402
+
+# Tests compile much and compute little: without XLA's costly passes they take half the time. Only in
+# this process: what tests start (`./launch.sh train`) is compiled as users have it.
+jax.config.update("jax_disable_most_optimizations", True)
+
 from jaxtyping import install_import_hook  # noqa: E402
 
 # Shapes and types in the signatures of these rooms are checked at every call of every test.
@@ -28,20 +34,3 @@ install_import_hook(
     ],
     "typecheck.check_calls",
 )
-
-import jax  # noqa: E402
-import pytest  # noqa: E402
-
-# Their tests compile much and compute little: without XLA's costly passes they take half the time.
-_COMPILING = {"encoders", "fusion", "interop"}
-
-
-@pytest.fixture(autouse=True)
-def quick_compilation(request):
-    """Switches XLA's costly passes off for the folders in `_COMPILING`."""
-    quick = request.path.parent.name in _COMPILING
-    if quick:
-        jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    if quick:
-        jax.config.update("jax_disable_most_optimizations", False)
