@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_activation
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    canonical_names,
+    check_fields,
+    one_stream,
+    only_encoder,
+    their_activation,
+)
 from mmjax.interop.layouts import batch_counters, batch_norm, conv
 from mmjax.interop.preprocess import image_transforms
 
@@ -102,13 +110,6 @@ def constants(section):
     return batch_counters(entries(section))
 
 
-def canonical(key, config):
-    """Without the prefix of classifiers."""
-    del config
-    key = key.removeprefix("resnet.")
-    return None if key.startswith("classifier.") or key.endswith(".num_batches_tracked") else key
-
-
 def transforms(config, settings):
     """Their image processor."""
     del config
@@ -130,4 +131,5 @@ def cropped_share(settings):
     return image_transforms(given | size, PROCESSOR)
 
 
+canonical = canonical_names("resnet.", unused=("classifier.",), unused_ends=(".num_batches_tracked",))
 FAMILY = Family(("resnet",), section, entries, inputs, export, transforms, canonical, constants)

@@ -11,15 +11,20 @@ import dataclasses
 
 from mmjax.errors import ConfigError
 from mmjax.interop.families import vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
+from mmjax.interop.family import (
+    BASE_SIZES,
+    Family,
+    Settings,
+    check_fields,
+    one_stream,
+    only_encoder,
+    their_sizes,
+)
 from mmjax.interop.layouts import Entry, blocks, conv, norm
 from mmjax.interop.preprocess import image_transforms
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **BASE_SIZES,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "image_size": 224,
@@ -85,7 +90,7 @@ def _on_disk(key):
 def inputs(config):
     """A video."""
     given = Settings(config, DEFAULTS)
-    side = vit.side(given["image_size"])
+    side = given.side("image_size")
     return {"video": ((given["num_frames"], side, side, 3), "float32")}
 
 

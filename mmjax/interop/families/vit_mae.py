@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from mmjax.interop.families import vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder
+from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, qkv_bias
 from mmjax.interop.preprocess import image_transforms
 
-DEFAULTS = {**vit.DEFAULTS}
 PROCESSOR = {
     **vit.PROCESSOR,
     "resample": 3,
@@ -18,7 +17,7 @@ PROCESSOR = {
 def section(config, keys):
     """The encoder; the class token is pooled. The decoder is not read."""
     del keys
-    given = Settings(config, DEFAULTS)
+    given = Settings(config, vit.DEFAULTS)
     given.expect("num_channels", 3)
     return one_stream("image", vit.encoder(given))
 
@@ -33,6 +32,7 @@ def export(section, shapes):
         "model_type": "vit_mae",
         "mask_ratio": 0.0,
         **vit.sizes(part, shapes),
+        "qkv_bias": qkv_bias(part),
     }
 
 

@@ -8,8 +8,10 @@ import numpy as np
 
 from mmjax.encoders.wav2vec2 import receptive_field
 from mmjax.interop.family import (
+    BASE_SIZES,
     Family,
     Settings,
+    check_all_biases,
     check_fields,
     one_stream,
     only_encoder,
@@ -19,10 +21,7 @@ from mmjax.interop.family import (
 from mmjax.interop.layouts import BlockNames, Entry, Layout, blocks, conv, dense, norm, same
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **BASE_SIZES,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-5,
     "feat_extract_norm": "group",
@@ -142,9 +141,8 @@ def export(section, shapes):
     """config.json."""
     del shapes
     part = only_encoder("wav2vec 2.0", section, "audio", "wav2vec2")
-    biases = ["query", "key", "value", "out"]
-    check_fields("wav2vec 2.0", {**part, "attention_biases": list(part["attention_biases"])},
-                 {"layer_scale": None, "final_norm": "all", "attention_biases": biases})  # fmt: skip
+    check_fields("wav2vec 2.0", part, {"layer_scale": None, "final_norm": "all"})
+    check_all_biases("wav2vec 2.0", part)
     return {
         "architectures": ["Wav2Vec2Model"],
         "model_type": "wav2vec2",
