@@ -15,7 +15,7 @@ from mmjax.interop.family import (
     their_sizes,
 )
 from mmjax.interop.layouts import BlockNames, blocks, dense, norm, same, zero_pooler
-from mmjax.interop.preprocess import text_transforms
+from mmjax.interop.processors import text_transforms
 
 DEFAULTS = {
     "vocab_size": 30522,

@@ -19,7 +19,7 @@ from mmjax.interop.family import (
     qkv_bias,
 )
 from mmjax.interop.layouts import blocks, norm, same
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import IMAGENET, image_transforms
 
 DEFAULTS = {
     **vit.DEFAULTS,
@@ -36,8 +36,7 @@ PROCESSOR = {
     "resample": 3,
     "do_center_crop": True,
     "crop_size": {"height": 224, "width": 224},
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **IMAGENET,
 }
 # Of the class of their processor, which the published files change.
 BIT = clip.PROCESSOR

@@ -10,7 +10,7 @@ from mmjax.errors import ConfigError
 from mmjax.interop.families import clip, two_towers, vit
 from mmjax.interop.family import Family, Settings, canonical_names
 from mmjax.interop.layouts import class_and_positions, conv, dense, fused_qkv, norm, same
-from mmjax.interop.preprocess import text_transforms
+from mmjax.interop.processors import text_transforms
 
 _MODEL = {"embed_dim": 512, "quick_gelu": False, "custom_text": False, "vision_cfg": {}, "text_cfg": {}}
 _VISION = {

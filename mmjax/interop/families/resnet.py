@@ -12,7 +12,7 @@ from mmjax.interop.family import (
     their_activation,
 )
 from mmjax.interop.layouts import batch_counters, batch_norm, conv
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import IMAGENET, image_transforms
 
 DEFAULTS = {
     "num_channels": 3,
@@ -29,8 +29,7 @@ PROCESSOR = {
     "size": {"shortest_edge": 224},
     "crop_pct": 0.875,
     "resample": 3,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **IMAGENET,
 }
 # From this size on images are squeezed into a square instead of cropped to one.
 _SQUEEZED_FROM = 384

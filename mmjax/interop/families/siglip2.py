@@ -7,7 +7,7 @@ from mmjax.errors import ConfigError
 from mmjax.interop.families import siglip, two_towers
 from mmjax.interop.family import Family, check_all_biases, check_fields, their_sizes, with_defaults
 from mmjax.interop.layouts import dense
-from mmjax.interop.preprocess import normalise_transform, resampler, text_transforms
+from mmjax.interop.processors import normalise_transform, resampler, text_transforms
 
 VISION = {**siglip.VISION, "num_patches": 256}
 PROCESSOR = {
@@ -66,14 +66,14 @@ def export(section, shapes):
     if "text" in encoders:
         configs["text"] = siglip.text_config("SigLIP 2", encoders["text"])
     if "image" in encoders:
-        configs["image"] = _image_config(encoders["image"], shapes["params/image_encoder/patch/kernel"][0])
+        configs["image"] = _image_config(encoders["image"], shapes)
     return siglip.both_or_one("SigLIP 2", "siglip2", "Siglip2", section["heads"], configs)
 
 
-def _image_config(image, numbers):
-    """What config.json says of the image encoder, whose patches hold that many numbers."""
+def _image_config(image, shapes):
     check_fields("SigLIP 2", image, _IMAGE_FIELDS)
     check_all_biases("SigLIP 2", image)
+    numbers = shapes["params/image_encoder/patch/kernel"][0]
     patch = round((numbers // 3) ** 0.5)
     if patch**2 * 3 != numbers:
         raise ConfigError(f"SigLIP 2 has square patches with 3 channels, this model {numbers // 3} pixels")

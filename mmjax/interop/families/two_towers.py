@@ -10,7 +10,7 @@ from typing import Any
 
 from mmjax.errors import ConfigError
 from mmjax.interop.family import Section, Settings
-from mmjax.interop.preprocess import image_transforms, text_transforms
+from mmjax.interop.processors import image_transforms, text_transforms
 
 # Our stream -> what its encoder is called in their keys.
 _TOWERS = {"text": "text", "image": "vision", "audio": "audio"}

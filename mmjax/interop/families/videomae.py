@@ -21,7 +21,7 @@ from mmjax.interop.family import (
     their_sizes,
 )
 from mmjax.interop.layouts import Entry, blocks, conv, norm
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import image_transforms
 
 DEFAULTS = {
     **BASE_SIZES,

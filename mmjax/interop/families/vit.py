@@ -15,7 +15,7 @@ from mmjax.interop.family import (
     their_sizes,
 )
 from mmjax.interop.layouts import BlockNames, blocks, class_and_positions, conv, dense, norm, zero_pooler
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import image_transforms
 
 DEFAULTS = {
     **BASE_SIZES,

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from mmjax.interop.families import vit
 from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, qkv_bias
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import IMAGENET, image_transforms
 
 PROCESSOR = {
     **vit.PROCESSOR,
     "resample": 3,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **IMAGENET,
 }
 
 
