@@ -182,11 +182,22 @@ def check_all_biases(what: str, encoder: Section) -> None:
         raise ConfigError(f"{what} has attention_biases {list(_MAPS)}, this model {biases}")
 
 
-def only_encoder(what: str, section: Section, stream: str, kind: str) -> Section:
-    """The encoder of a model that is one stream without heads; ConfigError for any other model."""
+def only_encoder(
+    what: str, section: Section, stream: str, kind: str, fields: Mapping[str, Any] | None = None
+) -> Section:
+    """The encoder of a model that is one stream without heads; ConfigError for any other model.
+
+    Args:
+      what: is exported, for messages.
+      section: ours.
+      stream: the name of the stream.
+      kind: the type of its encoder.
+      fields: of the encoder, with the only values that `what` has; see `check_fields`.
+    """
     streams = section["streams"]
     if list(streams) != [stream] or section["heads"] or streams[stream]["encoder"]["type"] != kind:
         raise ConfigError(f"{what} is one stream '{stream}' with the encoder '{kind}' and no heads")
+    check_fields(what, streams[stream]["encoder"], fields or {})
     return streams[stream]["encoder"]
 
 

@@ -10,7 +10,6 @@ from mmjax.interop.family import (
     Family,
     Settings,
     canonical_names,
-    check_fields,
     one_stream,
     only_encoder,
     qkv_bias,
@@ -109,8 +108,7 @@ def export(section, shapes):
     Equally many patches come of several numbers of mel bins; it is 128, that of the published models,
     where that is one of them.
     """
-    part = only_encoder("AST", section, "audio", "spectrogram_transformer")
-    check_fields("AST", part, _FIELDS)
+    part = only_encoder("AST", section, "audio", "spectrogram_transformer", _FIELDS)
     bands = shapes["params/audio_encoder/positions/table"][1]
     stride, patch = part["frequency_stride"], part["patch_size"]
     smallest = (bands - 1) * stride + patch

@@ -9,7 +9,6 @@ from mmjax.interop.family import (
     Settings,
     canonical_names,
     check_all_biases,
-    check_fields,
     one_stream,
     only_encoder,
     their_sizes,
@@ -26,6 +25,13 @@ DEFAULTS = {
     "layer_norm_eps": 1e-12,
     "position_embedding_type": "absolute",
     "is_decoder": False,
+}
+_FIELDS = {
+    "norm_position": "post",
+    "causal": False,
+    "position": "learned",
+    "attend_padding": False,
+    "layer_scale": None,
 }
 # A key of our own in config.json, which transformers keeps and does not read.
 POOLING = "mmjax_pooling"
@@ -132,9 +138,7 @@ def own_pooling(part):
 def check_bert(what, section):
     """The encoder; ConfigError where it is none of BERT's kind."""
     heads = {name: head for name, head in section["heads"].items() if head.get("width") != 0}
-    part = only_encoder(what, {**section, "heads": heads}, "text", "text_transformer")
-    expected = {"norm_position": "post", "causal": False, "position": "learned", "attend_padding": False}
-    check_fields(what, part, expected | {"layer_scale": None})
+    part = only_encoder(what, {**section, "heads": heads}, "text", "text_transformer", _FIELDS)
     check_all_biases(what, part)
     if part["segments"] < 1:
         raise ConfigError(f"{what} has a table of segments, this model none")

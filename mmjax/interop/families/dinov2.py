@@ -75,8 +75,8 @@ def entries(section):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("DINOv2", section, "image", "vit")
-    check_fields("DINOv2", part, vit.PLAIN | {"pooler": False, "antialias": part["registers"] > 0})
+    part = only_encoder("DINOv2", section, "image", "vit", vit.PLAIN | {"pooler": False})
+    check_fields("DINOv2", part, {"antialias": part["registers"] > 0})
     if part["layer_scale"] is None:
         raise ConfigError("DINOv2 has layer_scale, this model none")
     if part["mlp_width"] % part["width"]:

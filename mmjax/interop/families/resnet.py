@@ -6,7 +6,6 @@ from mmjax.interop.family import (
     Family,
     Settings,
     canonical_names,
-    check_fields,
     one_stream,
     only_encoder,
     their_activation,
@@ -88,8 +87,7 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("ResNet", section, "image", "resnet")
-    check_fields("ResNet", part, {"norm": "batch", "inner_activation": "relu"})
+    part = only_encoder("ResNet", section, "image", "resnet", {"norm": "batch", "inner_activation": "relu"})
     return {
         "architectures": ["ResNetModel"],
         "model_type": "resnet",

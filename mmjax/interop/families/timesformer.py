@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from mmjax.interop.families import videomae, vit
 from mmjax.interop.family import (
-    BASE_SIZES,
     Family,
     Settings,
     canonical_names,
-    check_fields,
     one_stream,
     only_encoder,
     qkv_bias,
@@ -17,14 +15,9 @@ from mmjax.interop.family import (
 from mmjax.interop.layouts import dense, fused_qkv, norm, same
 
 DEFAULTS = {
-    **BASE_SIZES,
-    "hidden_act": "gelu",
+    **vit.DEFAULTS,
     "layer_norm_eps": 1e-6,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
     "num_frames": 8,
-    "qkv_bias": True,
     "attention_type": "divided_space_time",
 }
 _FIELDS = {"norm_position": "pre", "final_norm": "all", "layer_scale": None}
@@ -77,8 +70,7 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("TimeSformer", section, "video", "timesformer")
-    check_fields("TimeSformer", part, _FIELDS)
+    part = only_encoder("TimeSformer", section, "video", "timesformer", _FIELDS)
     side = vit.square_grid(shapes["params/video_encoder/positions/table"])
     return {
         "architectures": ["TimesformerModel"],

@@ -12,10 +12,8 @@ import dataclasses
 from mmjax.errors import ConfigError
 from mmjax.interop.families import vit
 from mmjax.interop.family import (
-    BASE_SIZES,
     Family,
     Settings,
-    check_fields,
     one_stream,
     only_encoder,
     their_sizes,
@@ -24,12 +22,7 @@ from mmjax.interop.layouts import Entry, blocks, conv, norm
 from mmjax.interop.processors import image_transforms
 
 DEFAULTS = {
-    **BASE_SIZES,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
+    **vit.DEFAULTS,
     "num_frames": 16,
     "tubelet_size": 2,
     "use_mean_pooling": True,
@@ -97,8 +90,7 @@ def inputs(config):
 def export(section, shapes):
     """config.json."""
     del shapes
-    part = only_encoder("VideoMAE", section, "video", "video_transformer")
-    check_fields("VideoMAE", part, _FIELDS)
+    part = only_encoder("VideoMAE", section, "video", "video_transformer", _FIELDS)
     if part["final_norm"] == "pooled":
         raise ConfigError("VideoMAE has final_norm 'all' or 'none', this model 'pooled'")
     biases = set(part["attention_biases"])

@@ -8,7 +8,6 @@ from mmjax.interop.family import (
     Family,
     Settings,
     canonical_names,
-    check_fields,
     one_stream,
     only_encoder,
     qkv_bias,
@@ -56,6 +55,7 @@ PLAIN = {
     "final_norm": "all",
     "pooling": "cls",
 }
+FIELDS = {**PLAIN, "layer_scale": None, "registers": 0, "antialias": False}
 
 
 def section(config, keys):
@@ -117,8 +117,7 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("ViT", section, "image", "vit")
-    check_fields("ViT", part, PLAIN | {"layer_scale": None, "registers": 0, "antialias": False})
+    part = only_encoder("ViT", section, "image", "vit", FIELDS)
     return {
         "architectures": ["ViTModel"],
         "model_type": "vit",

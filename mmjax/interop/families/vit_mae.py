@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmjax.interop.families import vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, qkv_bias
+from mmjax.interop.family import Family, Settings, one_stream, only_encoder, qkv_bias
 from mmjax.interop.processors import IMAGENET, image_transforms
 
 PROCESSOR = {
@@ -23,9 +23,7 @@ def section(config, keys):
 
 def export(section, shapes):
     """config.json; `mask_ratio` 0, so that transformers too encodes whole images."""
-    part = only_encoder("ViT-MAE", section, "image", "vit")
-    plain = {"layer_scale": None, "registers": 0, "antialias": False, "pooler": False}
-    check_fields("ViT-MAE", part, vit.PLAIN | plain)
+    part = only_encoder("ViT-MAE", section, "image", "vit", vit.FIELDS | {"pooler": False})
     return {
         "architectures": ["ViTMAEModel"],
         "model_type": "vit_mae",

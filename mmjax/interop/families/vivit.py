@@ -5,11 +5,9 @@ from __future__ import annotations
 from mmjax.errors import ConfigError
 from mmjax.interop.families import videomae, vit
 from mmjax.interop.family import (
-    BASE_SIZES,
     Family,
     Settings,
     canonical_names,
-    check_fields,
     one_stream,
     only_encoder,
     qkv_bias,
@@ -19,15 +17,11 @@ from mmjax.interop.family import (
 from mmjax.interop.layouts import zero_pooler
 
 DEFAULTS = {
-    **BASE_SIZES,
+    **vit.DEFAULTS,
     "hidden_act": "gelu_fast",
     "layer_norm_eps": 1e-6,
-    "image_size": 224,
     "num_frames": 32,
     "tubelet_size": [2, 16, 16],
-    "num_channels": 3,
-    "qkv_bias": True,
-    "pooler_act": "tanh",
 }
 PROCESSOR = {
     "size": {"shortest_edge": 256},
@@ -88,8 +82,7 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("ViViT", section, "video", "video_transformer")
-    check_fields("ViViT", part, _FIELDS)
+    part = only_encoder("ViViT", section, "video", "video_transformer", _FIELDS)
     moments, rows, columns, _ = shapes["params/video_encoder/positions/table"]
     side = part["patch_size"]
     return {

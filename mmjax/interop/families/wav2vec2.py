@@ -12,7 +12,6 @@ from mmjax.interop.family import (
     Family,
     Settings,
     check_all_biases,
-    check_fields,
     one_stream,
     only_encoder,
     their_activation,
@@ -50,6 +49,7 @@ NAMES = BlockNames(
     up="feed_forward.intermediate_dense",
     down="feed_forward.output_dense",
 )
+_FIELDS = {"layer_scale": None, "final_norm": "all"}
 _POSITIONS = "encoder.pos_conv_embed.conv"
 # To which a stream of a config is padded, where nothing else is said.
 _SECONDS = 30
@@ -140,8 +140,7 @@ def inputs(config):
 def export(section, shapes):
     """config.json."""
     del shapes
-    part = only_encoder("wav2vec 2.0", section, "audio", "wav2vec2")
-    check_fields("wav2vec 2.0", part, {"layer_scale": None, "final_norm": "all"})
+    part = only_encoder("wav2vec 2.0", section, "audio", "wav2vec2", _FIELDS)
     check_all_biases("wav2vec 2.0", part)
     return {
         "architectures": ["Wav2Vec2Model"],
