@@ -195,7 +195,7 @@ def _text_config(text):
 
 
 def image_config(what, image, shapes, fields):
-    """What config.json says of the image encoder; ConfigError where it has others than these `fields`."""
+    """What config.json says of the image encoder, which `check_fields` compares with `fields`."""
     check_fields(what, image, fields)
     check_all_biases(what, image)
     return vit.sizes(image, shapes)

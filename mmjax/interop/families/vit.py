@@ -55,6 +55,7 @@ PLAIN = {
     "final_norm": "all",
     "pooling": "cls",
 }
+# And what ViT and its autoencoder have besides.
 FIELDS = {**PLAIN, "layer_scale": None, "registers": 0, "antialias": False}
 
 
@@ -77,7 +78,7 @@ def patches(given: Settings) -> dict:
 
 
 def reads_pooler(given: Settings, keys) -> bool:
-    """Whether the checkpoint has a pooler that is used; ConfigError where it is not ours."""
+    """Whether the checkpoint has a pooler that is used; ConfigError where it is not linear and tanh."""
     if "pooler.dense.weight" not in keys or not given.get(POOLER, True):
         return False
     given.expect("pooler_act", "tanh")
