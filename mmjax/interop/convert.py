@@ -16,6 +16,7 @@ from mmjax.interop.preprocess import Preprocess
 from mmjax.interop.pretrained import (
     Variables,
     describe_model,
+    first_of,
     normalise_section,
     read_weights,
     save_pretrained,
@@ -120,7 +121,7 @@ def _read_run(directory, step) -> _Source:
 
     run = load(directory, step)
     section = describe_model(run.model)
-    variables = {name: unstack_blocks(tree) for name, tree in run.variables.items()}
+    variables = unstack_blocks(run.variables)
     chains = {name: run.config["data"]["streams"][name]["eval"] for name in run.kinds}
     written, left_out = _processors(chains, run.tokenizers, chains)
     return _Source(section, run.kinds, variables, Preprocess(chains, None, written), left_out)
@@ -170,4 +171,4 @@ def _one_stream(found: _Source, stream: str) -> _Source:
 def _named(tensors) -> list[str]:
     if not tensors:
         return []
-    return [f"{len(tensors)} tensors ({', '.join(tensors[:3])}{', ...' if len(tensors) > 3 else ''})"]
+    return [f"{len(tensors)} tensors ({first_of(tensors, 3)})"]

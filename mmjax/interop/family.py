@@ -11,6 +11,16 @@ from mmjax.interop.layouts import Entry
 Section = dict[str, Any]
 Shapes = Mapping[str, tuple[int, ...]]
 
+# The sizes of a base transformer, with which most of their configs begin.
+BASE_SIZES = {
+    "hidden_size": 768,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "intermediate_size": 3072,
+}
+# The linear maps of an attention.
+_MAPS = ("query", "key", "value", "out")
+
 # Their names of activations -> ours.
 _ACTIVATIONS = {
     "gelu": "gelu",
@@ -64,11 +74,16 @@ class Family(NamedTuple):
     pad_to_longest: tuple[str, ...] = ()
 
 
+def with_defaults(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """`settings`, and `defaults` where they say nothing or None."""
+    return {**defaults, **{key: value for key, value in settings.items() if value is not None}}
+
+
 class Settings(Mapping):
     """A config.json with the defaults of its family filled in; what is missing is named."""
 
     def __init__(self, config: Mapping[str, Any], defaults: Mapping[str, Any]):
-        self._values = {**defaults, **{k: v for k, v in config.items() if v is not None}}
+        self._values = with_defaults(config, defaults)
 
     def __getitem__(self, key: str) -> Any:
         if key not in self._values:
@@ -99,6 +114,19 @@ class Settings(Mapping):
         if self.get(key, allowed[0]) not in allowed:
             known = ", ".join(repr(value) for value in allowed)
             raise ConfigError(f"weights: {key} is {self[key]!r}, which is not implemented; expected {known}")
+
+    def side(self, key: str) -> int:
+        """The side of the square under `key`: a number, or a list of equal ones."""
+        size = self[key]
+        if isinstance(size, int):
+            return size
+        if len(set(size)) != 1:
+            raise ConfigError(f"weights: {key} is {list(size)}, expected a square")
+        return size[0]
+
+    def attention_biases(self) -> list[str]:
+        """Our `attention_biases` for their `qkv_bias`; `qkv_bias` below is the inverse."""
+        return list(_MAPS) if self["qkv_bias"] else ["out"]
 
     def encoder(self, kind: str, **more: Any) -> Section:
         """A section of a `TransformerEncoder` with the sizes that most families name alike."""
@@ -142,19 +170,57 @@ def check_fields(what: str, encoder: Section, expected: Mapping[str, Any]) -> No
 def qkv_bias(encoder: Section) -> bool:
     """Whether query, key and value have biases; ConfigError where only some have, or the output has none."""
     biases = set(encoder["attention_biases"])
-    if biases not in ({"query", "key", "value", "out"}, {"out"}):
+    if biases not in (set(_MAPS), {"out"}):
         raise ConfigError(f"attention_biases {sorted(biases)}: expected all, or only out")
     return "query" in biases
 
 
-def only_encoder(what: str, section: Section, stream: str, kind: str) -> Section:
-    """The encoder of a model that is one stream without heads; ConfigError for any other model."""
+def check_all_biases(what: str, encoder: Section) -> None:
+    """Raises ConfigError unless all maps of the attention have biases, as those of `what` do."""
+    biases = list(encoder["attention_biases"])
+    if set(biases) != set(_MAPS):
+        raise ConfigError(f"{what} has attention_biases {list(_MAPS)}, this model {biases}")
+
+
+def only_encoder(
+    what: str, section: Section, stream: str, kind: str, fields: Mapping[str, Any] | None = None
+) -> Section:
+    """The encoder of a model that is one stream without heads; ConfigError for any other model.
+
+    Args:
+      what: is exported, for messages.
+      section: ours.
+      stream: the name of the stream.
+      kind: the type of its encoder.
+      fields: of the encoder, with the only values that `what` has; see `check_fields`.
+    """
     streams = section["streams"]
     if list(streams) != [stream] or section["heads"] or streams[stream]["encoder"]["type"] != kind:
         raise ConfigError(f"{what} is one stream '{stream}' with the encoder '{kind}' and no heads")
+    check_fields(what, streams[stream]["encoder"], fields or {})
     return streams[stream]["encoder"]
 
 
 def one_stream(stream: str, encoder: Section, kind: str = "") -> Section:
     """The `model` section of an encoder alone."""
     return {"streams": {stream: {"kind": kind or stream, "encoder": encoder}}, "heads": {}}
+
+
+def canonical_names(
+    *prefixes: str, unused: tuple[str, ...] = (), unused_ends: tuple[str, ...] = ()
+) -> Callable[[str, Mapping[str, Any]], str | None]:
+    """A `Family.canonical` for models whose files differ in what is around them.
+
+    Args:
+      prefixes: before the names, where the model is part of a larger one.
+      unused: how names begin, without the prefix, that are no part of the model, such as a classifier's.
+      unused_ends: how such names end.
+    """
+
+    def canonical(key, config):
+        del config
+        for prefix in prefixes:
+            key = key.removeprefix(prefix)
+        return None if key.startswith(unused) or key.endswith(unused_ends) else key
+
+    return canonical

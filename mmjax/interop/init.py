@@ -7,13 +7,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mmjax.data.published import locate
 from mmjax.errors import ConfigError
-from mmjax.interop.pretrained import Variables, normalise_section, read_section, read_weights
+from mmjax.interop.pretrained import Variables, first_of, normalise_section, read_section, read_weights
 from mmjax.layers.position import resize_positions
 from mmjax.layers.stacking import unstack_blocks
 from mmjax.parallel.placement import named_leaves
@@ -47,8 +48,7 @@ class InitReport:
         for what in ("resized", "fresh", "left"):
             names = getattr(self, what)
             if names:
-                shown = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-                parts.append(f"{len(names)} {what} ({shown})")
+                parts.append(f"{len(names)} {what} ({first_of(names)})")
         return "; ".join(parts)
 
 
@@ -86,43 +86,35 @@ def published_encoders(
       DataError: the weights cannot be had.
       ConfigError: the architecture of an encoder is another one; names the field.
     """
-    found: Variables = {}
+    found: dict[str, np.ndarray] = {}
     reports = {}
     for name, stream in section["streams"].items():
         if not stream["init"]:
             continue
         arrays, reports[name] = _encoder(name, stream, variables)
         for path, array in arrays.items():
-            collection, *rest = path.split("/")
-            node = found.setdefault(collection, {}).setdefault(f"{name}_encoder", {})
-            for key in rest[:-1]:
-                node = node.setdefault(key, {})
-            node[rest[-1]] = array
-    return found, reports
+            collection, inside = path.split("/", 1)
+            found[f"{collection}/{name}_encoder/{inside}"] = array
+    return flax.traverse_util.unflatten_dict(found, sep="/"), reports
 
 
 def _encoder(name, stream, variables):
+    """('params/...' inside the encoder -> array, what became of the weights) for one stream."""
     weights = read_weights(locate(stream["init"]))
     theirs = _stream_of(weights.section, stream["kind"], name, stream["init"])
     _check_architecture(name, stream, weights.section["streams"][theirs]["encoder"])
     source = _leaves(weights.variables, f"{theirs}_encoder")
-    target = {
-        path: tuple(leaf.shape)
-        for path, leaf in _leaves(
-            {collection: unstack_blocks(tree) for collection, tree in _shapes(variables).items()},
-            f"{name}_encoder",
-        ).items()
-    }
+    target = _leaves(jax.eval_shape(unstack_blocks, dict(variables)), f"{name}_encoder")
     arrays, loaded, resized = {}, [], []
-    for path, shape in target.items():
+    for path, leaf in target.items():
         if path not in source:
             continue
         array = source[path]
-        if array.shape != shape:
-            array = _resized(array, shape, path, name)
-            resized.append(path)
-        else:
+        if array.shape == leaf.shape:
             loaded.append(path)
+        else:
+            array = _resized(array, leaf.shape, path, name)
+            resized.append(path)
         arrays[path] = array
     report = InitReport(loaded, resized, sorted(set(target) - set(arrays)), sorted(set(source) - set(arrays)))
     return arrays, report
@@ -176,7 +168,3 @@ def _leaves(variables, part):
         for collection, tree in variables.items()
         for path, leaf in named_leaves(tree.get(part, {}))
     }
-
-
-def _shapes(variables):
-    return jax.tree.map(lambda leaf: np.broadcast_to(np.float32(0), leaf.shape), dict(variables))

@@ -160,6 +160,33 @@ def conv(key: str, path: str, *, bias: bool = True) -> list[Entry]:
     return [kernel] + (same(f"{key}.bias", f"{path}/bias") if bias else [])
 
 
+def class_and_positions(
+    keys: Sequence[str], path: str, layout: ClassAndPositions = ClassAndPositions()
+) -> list[Entry]:
+    """Class token and positions of the encoder at `path`; `keys` name their vectors, then their table."""
+    return [Entry(tuple(keys), (f"params/{path}/cls", f"params/{path}/positions/table"), layout)]
+
+
+def fused_qkv(key: str, path: str, *, bias: bool = True) -> list[Entry]:
+    """Query, key and value of the attention at `path`, which are one tensor, `key` + 'weight', in theirs.
+
+    With `bias` there is one of their biases too, `key` + 'bias'.
+    """
+    maps = [f"params/{path}/{part}" for part in ("query", "key", "value")]
+    found = [Entry((f"{key}weight",), tuple(f"{name}/kernel" for name in maps), Fused())]
+    if bias:
+        found.append(Entry((f"{key}bias",), tuple(f"{name}/bias" for name in maps), Fused(inputs=0)))
+    return found
+
+
+def zero_pooler(width: int) -> dict[str, np.ndarray]:
+    """A pooler of zeros, for a model of ours without one: without it theirs would not load strictly."""
+    return {
+        "pooler.dense.weight": np.zeros((width, width), np.float32),
+        "pooler.dense.bias": np.zeros(width, np.float32),
+    }
+
+
 @dataclasses.dataclass(frozen=True)
 class BlockNames:
     """What a family calls the parts of a transformer block, after `prefix`; '{i}' is its number."""

@@ -17,6 +17,7 @@ from mmjax.data.tokenizers import Tokenizer
 from mmjax.data.transforms.image import DecodeImage
 from mmjax.errors import ConfigError, DataError
 from mmjax.interop import files as files_lib
+from mmjax.interop.family import Family
 
 _TOKENIZER = "tokenizer.json"
 # What is written back as it was read.
@@ -31,8 +32,6 @@ _KEPT = (
     "merges.txt",
     *files_lib.SENTENCE_FILES,
 )
-# Pillow's numbers of its resampling filters.
-_RESAMPLERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 
 
 class Preprocess:
@@ -68,7 +67,7 @@ class Preprocess:
         self._pad_to_longest = tuple(pad_to_longest)
 
     @classmethod
-    def read(cls, directory: pathlib.Path, name: str, family: Any) -> Preprocess:
+    def read(cls, directory: pathlib.Path, name: str, family: Family) -> Preprocess:
         """That of a checkpoint of the family called `name`."""
         config = files_lib.read_config(directory)
         settings = {}
@@ -170,87 +169,3 @@ def _loaded(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return pathlib.Path(value).read_bytes()
     return DecodeImage()(value, None) if isinstance(value, Image.Image) else value
-
-
-def image_transforms(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[dict]:
-    """Our transforms for the settings of an image processor.
-
-    They give the numbers of transformers' processors that resize with Pillow. Those that resize with
-    torchvision round within the filter elsewhere, so that pixels differ by one of 255 steps.
-
-    Args:
-      settings: of preprocessor_config.json.
-      defaults: of the processor's class, for what is not there; `default_to_square` says whether a
-        size that is one number, as in files of old, is of both sides or of the shorter one.
-
-    Raises:
-      ConfigError: naming a setting that is not implemented.
-    """
-    given = {**defaults, **{key: value for key, value in settings.items() if value is not None}}
-    chain: list[dict] = [{"type": "decode_image"}]
-    if given.get("do_resize", True):
-        chain.append(_resize(given["size"], resampler(given), given.get("default_to_square", False)))
-    if given.get("do_center_crop"):
-        crop = given["crop_size"]
-        crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-        size = {"size": crop["height"], "width": crop["width"]}
-        chain.append({"type": "center_crop", **size, "rounding": "down", "pad": True})
-    if given.get("do_pad"):
-        raise ConfigError("weights: do_pad is True, expected False, the only one implemented for images")
-    return [*chain, normalise_transform(given)]
-
-
-def normalise_transform(given: Mapping[str, Any]) -> dict:
-    """Our transform for `rescale_factor`, `image_mean` and `image_std`, and whether they are used.
-
-    Ours divides pixels by 255, so mean and standard deviation are in those units: (f x - m) / s is
-    (x / 255 - m / 255f) / (s / 255f).
-    """
-    factor = given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 1.0
-    plain = not given.get("do_normalize", True)
-    mean, std = (0.0, 1.0) if plain else (given["image_mean"], given["image_std"])
-    unit = 1.0 if abs(255 * factor - 1) < 1e-9 else 1 / (255 * factor)
-
-    def channels(value):
-        return [float(x) * unit for x in (value if isinstance(value, Sequence) else [value] * 3)]
-
-    return {"type": "normalise", "mean": channels(mean), "std": channels(std)}
-
-
-def _resize(size, resampler, square):
-    if isinstance(size, int):
-        size = {"height": size, "width": size} if square else {"shortest_edge": size}
-    if "height" in size:
-        return {"type": "resize", "size": size["height"], "width": size["width"], "resampler": resampler}
-    if "shortest_edge" in size and "longest_edge" not in size:
-        return {"type": "resize_short_side", "size": size["shortest_edge"], "resampler": resampler}
-    raise ConfigError(
-        f"weights: the image size {dict(size)} is not implemented; expected height and width, or "
-        "shortest_edge"
-    )
-
-
-def resampler(given: Mapping[str, Any]) -> str:
-    """Our name of the filter under `resample`; ConfigError where there is none."""
-    number = given.get("resample", 3)
-    if number not in _RESAMPLERS:
-        raise ConfigError(f"weights: resample is {number}, expected one of {sorted(_RESAMPLERS)}")
-    return _RESAMPLERS[number]
-
-
-def text_transforms(settings: Mapping[str, Any], max_length: int, **more: Any) -> list[dict]:
-    """Our transforms for the settings of a tokenizer: its own template of special tokens, then padding.
-
-    Args:
-      settings: of preprocessor_config.json, with tokenizer_config.json and special_tokens_map.json
-        under 'tokenizer'.
-      max_length: what the model can read; the tokenizer's own limit counts where it is smaller.
-      more: further fields of `tokenize`.
-    """
-    given = settings.get("tokenizer", {})
-    length = int(min(given.get("model_max_length") or max_length, max_length))
-    cut = "start" if given.get("truncation_side") == "left" else "end"
-    return [
-        {"type": "tokenize", "max_length": length, "template": True, "cut": cut, **more},
-        {"type": "pad", "length": length, "side": given.get("padding_side") or "right"},
-    ]

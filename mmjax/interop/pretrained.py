@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax
@@ -88,15 +88,16 @@ def from_pretrained(
         source,
         weights.family,
         len(weights.unused),
-        f" ({', '.join(weights.unused[:5])}{', ...' if len(weights.unused) > 5 else ''})"
-        if weights.unused
-        else "",
+        f" ({first_of(weights.unused)})" if weights.unused else "",
     )
     model = assemble(weights.section, dtype=dtype, remat=remat, scan=scan)
-    variables = weights.variables
-    if scan:
-        variables = {collection: stack_blocks(tree) for collection, tree in variables.items()}
+    variables = stack_blocks(weights.variables) if scan else weights.variables
     return Pretrained(model, variables, Preprocess.read(directory, weights.family, FAMILIES[weights.family]))
+
+
+def first_of(names: Sequence[str], most: int = 5) -> str:
+    """The first `most` names, and dots where there are more."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
 
 
 def read_weights(directory: pathlib.Path) -> Weights:
@@ -176,8 +177,7 @@ def save_pretrained(
       DataError: the directory holds something already.
     """
     section = describe_model(model)
-    variables = {name: unstack_blocks(tree) for name, tree in variables.items()}
-    ours = {name: np.asarray(leaf, np.float32) for name, leaf in named_leaves(variables)}
+    ours = {name: np.asarray(leaf, np.float32) for name, leaf in named_leaves(unstack_blocks(variables))}
     shapes = {name: leaf.shape for name, leaf in ours.items()}
     if family is not None and family not in FAMILIES:
         near = components.suggestion(family, FAMILIES)

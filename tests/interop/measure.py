@@ -1,12 +1,13 @@
 """Measures how far our outputs are from those of transformers, for docs/models.md.
 
-    python tests/interop/measure.py            # every case of reference_cases.py
+    python tests/interop/measure.py            # every case of reference_cases
     python tests/interop/measure.py bert clip  # these
 
-Writes the largest differences into mmjax/interop/table.json; then write the page anew with
-`python -m mmjax.interop.table`.
+Writes the largest differences into experiments/models/measured.json; then write the page anew with
+`python -m experiments.models.page`.
 """
 
+import json
 import pathlib
 import sys
 import tempfile
@@ -16,7 +17,9 @@ import reference
 import transformers
 from reference_cases import CASES
 
-from mmjax.interop import table
+from mmjax.files import write_json
+
+RECORD = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "models" / "measured.json"
 
 
 def difference(case, directory):
@@ -35,11 +38,11 @@ def main(names):
         with tempfile.TemporaryDirectory() as directory:
             family, largest = difference(CASES[name](transformers), pathlib.Path(directory) / "model")
         print(f"{name:30} {family:12} {largest:.1e}", flush=True)
-        record = table.read_record()
+        record = json.loads(RECORD.read_text(encoding="utf-8"))
         record["differences"][name] = {"family": family, "difference": float(f"{largest:.1e}")}
         if not names:
             record["differences"] = {k: v for k, v in record["differences"].items() if k in CASES}
-        table.write_record(record)
+        write_json(RECORD, record)
 
 
 if __name__ == "__main__":

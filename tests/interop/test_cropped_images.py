@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch", reason="MMJAX_REFERENCE=1 ./launch.sh test installs it")
 import reference
 from reference_cases import CASES
 

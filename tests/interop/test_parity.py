@@ -4,8 +4,6 @@ import json
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch", reason="MMJAX_REFERENCE=1 ./launch.sh test installs it")
 import reference
 import safetensors.numpy
 from reference_cases import CASES

@@ -5,8 +5,6 @@ import json
 import numpy as np
 import pytest
 
-pytest.importorskip("torch", reason="MMJAX_REFERENCE=1 ./launch.sh test installs it")
-
 from mmjax.errors import ConfigError
 from mmjax.interop import FAMILIES
 from mmjax.interop.preprocess import Preprocess

@@ -42,8 +42,7 @@ def test_written_and_read_without_transformers(tmp_path):
     model, variables = written(tmp_path)
     again, read, _ = interop.from_pretrained(tmp_path)
     assert components.describe("encoders", again.encoders["text"])["width"] == 8
-    for name in ("text_encoder",):
-        assert set(read["params"]) == {name}
+    assert set(read["params"]) == {"text_encoder"}
     batch = {"text": np.array([[1, 2, 3, 4]], np.int32)}
     np.testing.assert_array_equal(
         again.apply(read, batch)["text/pooled"], model.apply(variables, batch)["text/pooled"]
@@ -113,6 +112,28 @@ def test_a_model_that_no_family_has(tmp_path):
     with pytest.raises(ConfigError, match="clip: CLIP has norm_position .pre., this model .post."):
         interop.save_pretrained(model, variables, tmp_path / "b", family="clip")
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    ("family", "encoder"),
+    [
+        ("bert", {"type": "text_transformer", "norm_position": "post", "segments": 2}),
+        ("clip", {"type": "text_transformer", "causal": True, "pooling": "eos", "eos_id": 3}),
+        (
+            "siglip",
+            {"type": "text_transformer", "pooling": "last", "pooler": "linear", "attend_padding": True},
+        ),
+        ("siglip2", {"type": "naflex_vit"}),
+    ],
+)
+def test_a_family_that_has_biases_everywhere_takes_no_model_without(family, encoder):
+    """Its loader would want them, and they would be missing in the file."""
+    stream = "image" if "vit" in encoder["type"] else "text"
+    sizes = {"variant": "custom", "width": 8, "depth": 1, "heads": 2, "attention_biases": ["out"]}
+    streams = {stream: {"kind": stream, "encoder": {**sizes, **encoder}}}
+    section = normalise_section({"streams": streams, "heads": {}})
+    with pytest.raises(ConfigError, match=r"has attention_biases \['query', .*, this model \['out'\]"):
+        interop.FAMILIES[family].export(section, {})
 
 
 def test_a_missing_model_on_the_hub_is_said(monkeypatch):

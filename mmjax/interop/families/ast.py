@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from mmjax.errors import ConfigError
 from mmjax.interop.families import vit
 from mmjax.interop.family import (
+    BASE_SIZES,
     Family,
     Settings,
-    check_fields,
+    canonical_names,
     one_stream,
     only_encoder,
     qkv_bias,
     their_sizes,
 )
-from mmjax.interop.layouts import ClassAndPositions, Entry, Layout, blocks, norm, same
+from mmjax.interop.layouts import ClassAndPositions, Entry, Layout, blocks, class_and_positions, norm, same
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **BASE_SIZES,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "patch_size": 16,
@@ -75,22 +72,14 @@ def section(config, keys):
     given = Settings(config, DEFAULTS)
     encoder = given.encoder(
         "spectrogram_transformer",
-        patch_size=_side(given["patch_size"]),
+        patch_size=given.side("patch_size"),
         time_stride=given["time_stride"],
         frequency_stride=given["frequency_stride"],
         frames=given["max_length"],
-        attention_biases=["query", "key", "value", "out"] if given["qkv_bias"] else ["out"],
+        attention_biases=given.attention_biases(),
         attend_padding=True,
     )
     return one_stream("audio", encoder)
-
-
-def _side(size):
-    if isinstance(size, int):
-        return size
-    if len(set(size)) != 1:
-        raise ConfigError(f"weights: patch_size is {list(size)}, expected a square")
-    return size[0]
 
 
 def entries(section):
@@ -101,9 +90,7 @@ def entries(section):
     return [
         Entry((f"{projection}.weight",), ("params/audio_encoder/patch/kernel",), _Patches()),
         *same(f"{projection}.bias", "audio_encoder/patch/bias"),
-        Entry(
-            tokens, ("params/audio_encoder/cls", "params/audio_encoder/positions/table"), _Positions(rows=2)
-        ),
+        *class_and_positions(tokens, "audio_encoder", _Positions(rows=2)),
         *blocks(vit.NAMES, "audio_encoder", part),
         *norm("layernorm", "audio_encoder/norm"),
     ]
@@ -121,8 +108,7 @@ def export(section, shapes):
     Equally many patches come of several numbers of mel bins; it is 128, that of the published models,
     where that is one of them.
     """
-    part = only_encoder("AST", section, "audio", "spectrogram_transformer")
-    check_fields("AST", part, _FIELDS)
+    part = only_encoder("AST", section, "audio", "spectrogram_transformer", _FIELDS)
     bands = shapes["params/audio_encoder/positions/table"][1]
     stride, patch = part["frequency_stride"], part["patch_size"]
     smallest = (bands - 1) * stride + patch
@@ -138,12 +124,6 @@ def export(section, shapes):
         "num_mel_bins": published if smallest <= published < smallest + stride else smallest,
         "qkv_bias": qkv_bias(part),
     }
-
-
-def canonical(key, config):
-    """Without the prefix of models with a classifier."""
-    del config
-    return None if key.startswith("classifier.") else key.removeprefix("audio_spectrogram_transformer.")
 
 
 def transforms(config, settings):
@@ -172,4 +152,5 @@ def transforms(config, settings):
     return {"audio": chain}
 
 
+canonical = canonical_names("audio_spectrogram_transformer.", unused=("classifier.",))
 FAMILY = Family(("audio-spectrogram-transformer",), section, entries, inputs, export, transforms, canonical)

@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mmjax.errors import ConfigError
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
-from mmjax.interop.layouts import BlockNames, blocks, dense, norm, same
-from mmjax.interop.preprocess import text_transforms
+from mmjax.interop.family import (
+    BASE_SIZES,
+    Family,
+    Settings,
+    canonical_names,
+    check_all_biases,
+    one_stream,
+    only_encoder,
+    their_sizes,
+)
+from mmjax.interop.layouts import BlockNames, blocks, dense, norm, same, zero_pooler
+from mmjax.interop.processors import text_transforms
 
 DEFAULTS = {
     "vocab_size": 30522,
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **BASE_SIZES,
     "hidden_act": "gelu",
     "max_position_embeddings": 512,
     "type_vocab_size": 2,
     "layer_norm_eps": 1e-12,
     "position_embedding_type": "absolute",
     "is_decoder": False,
+}
+_FIELDS = {
+    "norm_position": "post",
+    "causal": False,
+    "position": "learned",
+    "attend_padding": False,
+    "layer_scale": None,
 }
 # A key of our own in config.json, which transformers keeps and does not read.
 POOLING = "mmjax_pooling"
@@ -75,12 +86,12 @@ def encoder_section(given: Settings, keys, max_length: int) -> dict:
 def entries(section):
     """Every tensor."""
     part = section["streams"]["text"]["encoder"]
-    found = embeddings() + blocks(NAMES, "text_encoder", part)
-    return (
-        found
-        + [*same("embeddings.position_embeddings.weight", "text_encoder/positions/table")]
-        + pooler(part)
-    )
+    return [
+        *embeddings(),
+        *same("embeddings.position_embeddings.weight", "text_encoder/positions/table"),
+        *blocks(NAMES, "text_encoder", part),
+        *pooler(part),
+    ]
 
 
 def embeddings():
@@ -127,9 +138,8 @@ def own_pooling(part):
 def check_bert(what, section):
     """The encoder; ConfigError where it is none of BERT's kind."""
     heads = {name: head for name, head in section["heads"].items() if head.get("width") != 0}
-    part = only_encoder(what, {**section, "heads": heads}, "text", "text_transformer")
-    expected = {"norm_position": "post", "causal": False, "position": "learned", "attend_padding": False}
-    check_fields(what, part, expected | {"layer_scale": None})
+    part = only_encoder(what, {**section, "heads": heads}, "text", "text_transformer", _FIELDS)
+    check_all_biases(what, part)
     if part["segments"] < 1:
         raise ConfigError(f"{what} has a table of segments, this model none")
     if part["pooler"] != "none" and (part["pooling"], part["pooler"]) != ("cls", "tanh"):
@@ -138,22 +148,20 @@ def check_bert(what, section):
 
 
 def constants(section):
-    """Where nothing of ours is their pooler, one of zeros, without which it would not load strictly."""
+    """A pooler of zeros where the model has none."""
     part = section["streams"]["text"]["encoder"]
-    if part["pooler"] != "none":
-        return {}
-    width = part["width"]
-    zeros = {"weight": np.zeros((width, width), np.float32), "bias": np.zeros(width, np.float32)}
-    return {f"pooler.dense.{name}": value for name, value in zeros.items()}
+    return {} if part["pooler"] != "none" else zero_pooler(part["width"])
+
+
+_without_heads = canonical_names(
+    "bert.", unused=("cls.", "classifier.", "qa_outputs."), unused_ends=("position_ids",)
+)
 
 
 def canonical(key, config):
-    """Without the prefix of models with heads, and by today's names of the norms."""
-    del config
-    key = key.removeprefix("bert.")
-    if key.startswith(("cls.", "classifier.", "qa_outputs.")) or key.endswith("position_ids"):
-        return None
-    return key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    """By today's names of the norms."""
+    key = key.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+    return _without_heads(key, config)
 
 
 def transforms(config, settings):

@@ -11,17 +11,9 @@ import dataclasses
 import numpy as np
 
 from mmjax.errors import ConfigError
-from mmjax.interop.families import bert, roberta
-from mmjax.interop.families.vit import side
-from mmjax.interop.family import Family, Section, Settings, check_fields, their_activation
-from mmjax.interop.layouts import (
-    batch_counters,
-    batch_norm,
-    conv,
-    dense,
-    norm,
-    same,
-)
+from mmjax.interop.families import bert, roberta, two_towers
+from mmjax.interop.family import Family, Section, Settings, canonical_names, check_fields, their_activation
+from mmjax.interop.layouts import batch_counters, batch_norm, conv, dense, norm, same
 from mmjax.layers.swin import relative_positions
 
 TEXT = {**roberta.DEFAULTS, "projection_dim": 512, "projection_hidden_act": "relu"}
@@ -61,27 +53,17 @@ _FRAMES = 1001
 _PREFIXES = {"text": "text_model.", "audio": "audio_model."}
 
 
-def _parts(config) -> dict[str, Settings]:
-    """stream -> the settings of its encoder: two in one config, or the config of one."""
-    kind = config["model_type"]
-    if kind == "clap_text_model":
-        return {"text": Settings(config, TEXT)}
-    if kind == "clap_audio_model":
-        return {"audio": Settings(config, AUDIO)}
-    shared = {key: config[key] for key in ("projection_dim", "projection_hidden_act") if key in config}
-    return {
-        "text": Settings({**(config.get("text_config") or {}), **shared}, TEXT),
-        "audio": Settings({**(config.get("audio_config") or {}), **shared}, AUDIO),
-    }
+def _settings(config) -> dict[str, Settings]:
+    shared = ("projection_dim", "projection_hidden_act")
+    return two_towers.encoder_settings(config, {"text": TEXT, "audio": AUDIO}, shared)
 
 
 def section(config, keys):
     """Encoders, and the projections into the shared space where the checkpoint has them."""
-    given = _parts(config)
-    streams, heads = {}, {}
+    given = _settings(config)
+    encoders, heads = {}, {}
     for stream, part in given.items():
-        encoder = _text(part, keys) if stream == "text" else _audio(part)
-        streams[stream] = {"kind": stream, "encoder": encoder}
+        encoders[stream] = _text(part, keys) if stream == "text" else _audio(part)
         if f"{stream}_projection.linear1.weight" in keys:
             width = part["projection_dim"]
             heads[f"{stream}_embedding"] = {
@@ -95,7 +77,7 @@ def section(config, keys):
     if len(given) == 2:
         initial = config.get("logit_scale_init_value", 1 / 0.07)
         heads |= {f"{stream}_scale": {"type": "learned_scale", "initial": initial} for stream in _PREFIXES}
-    return {"streams": streams, "heads": heads}
+    return two_towers.model_section(encoders, heads)
 
 
 def _text(given, keys):
@@ -116,8 +98,8 @@ def _audio(given):
         "heads": list(given["num_attention_heads"]),
         "spec_size": spec,
         "frames": min(_FRAMES, spec * (spec // bins)),
-        "patch_size": side(given["patch_size"]),
-        "patch_stride": side(given["patch_stride"]),
+        "patch_size": given.side("patch_size"),
+        "patch_stride": given.side("patch_stride"),
         "patch_norm": given["enable_patch_layer_norm"],
         "window": given["window_size"],
         "mlp_ratio": float(given["mlp_ratio"]),
@@ -186,7 +168,7 @@ def _block(theirs, ours, part):
 
 def inputs(config):
     """A few frames, a text of four tokens."""
-    given, spec = _parts(config), {}
+    given, spec = _settings(config), {}
     if "audio" in given:
         spec["audio"] = ((4, given["audio"]["num_mel_bins"]), "float32")
     if "text" in given:
@@ -196,40 +178,28 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json: of both encoders, or of the one there is."""
-    encoders = {name: stream["encoder"] for name, stream in section["streams"].items()}
-    expected = {"text": "text_transformer", "audio": "clap_audio"}
-    if not set(encoders) <= set(expected) or section["fusion"]:
-        raise ConfigError("CLAP has the streams text and audio, or one of them, and no fusion")
-    for name, encoder in encoders.items():
-        if encoder is None or encoder["type"] != expected[name]:
-            raise ConfigError(f"CLAP has the encoder '{expected[name]}' for {name}")
+    types = {"text": "text_transformer", "audio": "clap_audio"}
+    encoders = two_towers.check_streams("CLAP", section, types)
     heads, configs = dict(section["heads"]), {}
     if "text" in encoders:
         configs["text"] = roberta.export(_alone(section, "text"), shapes)
-        del configs["text"]["architectures"]
+        del configs["text"]["architectures"]  # of RoBERTa
     if "audio" in encoders:
         configs["audio"] = _audio_config(encoders["audio"], shapes)
     projections = {stream: _projection(heads.pop(f"{stream}_embedding", None), stream) for stream in configs}
     for stream, config in configs.items():
-        config |= {"model_type": f"clap_{stream}_model", **projections[stream]}
+        config |= projections[stream]
     if len(configs) == 1:
-        (stream, config), *_ = configs.items()
         if heads:
             raise ConfigError(f"CLAP with one encoder has no head '{next(iter(heads))}'")
-        suffix = "WithProjection" if section["heads"] else ""
-        return {"architectures": [f"Clap{stream.title()}Model{suffix}"], **config}
+        return two_towers.config_of_one("clap", "Clap", *configs.popitem(), projected=bool(section["heads"]))
     scales = [heads.pop(f"{stream}_scale", None) for stream in configs]
     if heads or None in scales or not projections["text"] or projections["text"] != projections["audio"]:
         raise ConfigError(
             "CLAP has heads text_embedding and audio_embedding (of one width), text_scale and audio_scale"
         )
-    return {
-        "architectures": ["ClapModel"],
-        "model_type": "clap",
-        **projections["text"],
-        "logit_scale_init_value": scales[0]["initial"],
-        **{f"{stream}_config": config for stream, config in configs.items()},
-    }
+    more = {**projections["text"], "logit_scale_init_value": scales[0]["initial"]}
+    return two_towers.config_of_both("clap", "Clap", configs, **more)
 
 
 def _audio_config(part, shapes):
@@ -287,19 +257,12 @@ def constants(section):
     return found
 
 
-def canonical(key, config):
-    """Without what its loader computes itself."""
-    del config
-    computed = ("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
-    return None if key.endswith(computed) else key
-
-
 def transforms(config, settings):
     """Their feature extractor and tokenizer.
 
     A sound longer than a clip is cut to its middle; theirs takes a random stretch.
     """
-    given, chains = _parts(config), {}
+    given, chains = _settings(config), {}
     if "audio" in given:
         chains["audio"] = _sound(Settings(settings, EXTRACTOR), given["audio"])
     if "text" in given:
@@ -337,6 +300,10 @@ def _sound(given, encoder):
     ]
 
 
+# Without what its loader computes itself.
+canonical = canonical_names(
+    unused_ends=("position_ids", "token_type_ids", "relative_position_index", "num_batches_tracked")
+)
 FAMILY = Family(
     ("clap", "clap_text_model", "clap_audio_model"),
     section,

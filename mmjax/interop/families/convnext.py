@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from mmjax.errors import ConfigError
 from mmjax.interop.families.resnet import cropped_share
-from mmjax.interop.family import Family, Settings, one_stream, only_encoder, their_activation
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    canonical_names,
+    one_stream,
+    only_encoder,
+    their_activation,
+)
 from mmjax.interop.layouts import conv, dense, norm, same
 
 DEFAULTS = {
@@ -85,17 +92,11 @@ def export(section, shapes):
     }
 
 
-def canonical(key, config):
-    """Without the prefix of classifiers."""
-    del config
-    key = key.removeprefix("convnext.")
-    return None if key.startswith("classifier.") else key
-
-
 def transforms(config, settings):
     """Their image processor."""
     del config
     return {"image": cropped_share(settings)}
 
 
+canonical = canonical_names("convnext.", unused=("classifier.",))
 FAMILY = Family(("convnext",), section, entries, inputs, export, transforms, canonical)

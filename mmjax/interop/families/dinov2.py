@@ -3,13 +3,23 @@ arXiv:2309.16588)."""
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from mmjax.errors import ConfigError
 from mmjax.interop.families import clip, vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder
-from mmjax.interop.layouts import BlockNames, blocks, norm, same
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    canonical_names,
+    check_fields,
+    one_stream,
+    only_encoder,
+    qkv_bias,
+)
+from mmjax.interop.layouts import blocks, norm, same
+from mmjax.interop.processors import IMAGENET, image_transforms
 
 DEFAULTS = {
     **vit.DEFAULTS,
@@ -26,26 +36,16 @@ PROCESSOR = {
     "resample": 3,
     "do_center_crop": True,
     "crop_size": {"height": 224, "width": 224},
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **IMAGENET,
 }
 # Of the class of their processor, which the published files change.
 BIT = clip.PROCESSOR
-NAMES = BlockNames(
-    prefix="encoder.layer.{i}.",
-    query="attention.attention.query",
-    key="attention.attention.key",
-    value="attention.attention.value",
-    out="attention.output.dense",
-    attention_norm="norm1",
-    mlp_norm="norm2",
-    up="mlp.fc1",
-    down="mlp.fc2",
-)
+NAMES = dataclasses.replace(vit.NAMES, attention_norm="norm1", mlp_norm="norm2", up="mlp.fc1", down="mlp.fc2")
 
 
 def section(config, keys):
     """The encoder; the class token is pooled."""
+    del keys
     registers = config.get("model_type") == "dinov2_with_registers"
     given = Settings(config, DEFAULTS | ({"num_register_tokens": 4} if registers else {}))
     given.expect("num_channels", 3)
@@ -57,14 +57,13 @@ def section(config, keys):
         registers=given["num_register_tokens"] if registers else 0,
         antialias=registers,
     )
-    del keys
     return one_stream("image", part)
 
 
 def entries(section):
     """Every tensor."""
     part, path = section["streams"]["image"]["encoder"], "image_encoder"
-    found = vit.embeddings() + blocks(NAMES, path, part) + norm("layernorm", f"{path}/norm")
+    found = vit.embeddings(path, "patch") + blocks(NAMES, path, part) + norm("layernorm", f"{path}/norm")
     if part["registers"]:
         found += same("embeddings.register_tokens", f"{path}/registers", (1, part["registers"], -1))
     for i in range(part["depth"]):
@@ -76,13 +75,14 @@ def entries(section):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("DINOv2", section, "image", "vit")
-    check_fields("DINOv2", part, vit.PLAIN | {"pooler": False, "antialias": part["registers"] > 0})
+    part = only_encoder("DINOv2", section, "image", "vit", vit.PLAIN | {"pooler": False})
+    check_fields("DINOv2", part, {"antialias": part["registers"] > 0})
     if part["layer_scale"] is None:
         raise ConfigError("DINOv2 has layer_scale, this model none")
     if part["mlp_width"] % part["width"]:
         raise ConfigError(f"mlp_width {part['mlp_width']}: expected a multiple of the width {part['width']}")
     config = vit.sizes(part, shapes) | {
+        "qkv_bias": qkv_bias(part),
         "mlp_ratio": part["mlp_width"] // part["width"],
         "layerscale_value": part["layer_scale"],
     }
@@ -103,19 +103,15 @@ def constants(section):
     return {"embeddings.mask_token": np.zeros((1, width), np.float32)}
 
 
-def canonical(key, config):
-    """Without the prefix of models with heads."""
-    del config
-    key = key.removeprefix("dinov2_with_registers.").removeprefix("dinov2.")
-    return None if key.startswith("classifier.") or key.endswith("mask_token") else key
-
-
 def transforms(config, settings):
     """Their image processor, which is BiT's where its file leaves something out."""
     del config
     return {"image": image_transforms(settings, BIT if settings else PROCESSOR)}
 
 
+canonical = canonical_names(
+    "dinov2_with_registers.", "dinov2.", unused=("classifier.",), unused_ends=("mask_token",)
+)
 FAMILY = Family(
     ("dinov2", "dinov2_with_registers"),
     section,

@@ -7,10 +7,10 @@ of transformers. Image towers of timm, ResNets, CoCa and text towers of transfor
 from __future__ import annotations
 
 from mmjax.errors import ConfigError
-from mmjax.interop.families import clip, vit
-from mmjax.interop.family import Family, Settings
-from mmjax.interop.layouts import ClassAndPositions, Entry, Fused, conv, dense, norm, same
-from mmjax.interop.preprocess import text_transforms
+from mmjax.interop.families import clip, two_towers, vit
+from mmjax.interop.family import Family, Settings, canonical_names
+from mmjax.interop.layouts import class_and_positions, conv, dense, fused_qkv, norm, same
+from mmjax.interop.processors import text_transforms
 
 _MODEL = {"embed_dim": 512, "quick_gelu": False, "custom_text": False, "vision_cfg": {}, "text_cfg": {}}
 _VISION = {
@@ -105,7 +105,7 @@ def section(config, keys):
         for stream in ("image", "text")
     }
     heads["scale"] = {"type": "learned_scale"}
-    return clip.model_section({"text": text_encoder, "image": image_encoder}, heads)
+    return two_towers.model_section({"text": text_encoder, "image": image_encoder}, heads)
 
 
 def _sizes(given, heads, activation):
@@ -123,13 +123,9 @@ def _sizes(given, heads, activation):
 def entries(section):
     """Every tensor."""
     image, text = (section["streams"][name]["encoder"] for name in ("image", "text"))
-    positions = Entry(
-        ("visual.class_embedding", "visual.positional_embedding"),
-        ("params/image_encoder/cls", "params/image_encoder/positions/table"),
-        ClassAndPositions(class_shape=(-1,), table_shape=(-1, 0)),
-    )
+    tokens = ("visual.class_embedding", "visual.positional_embedding")
     return [
-        positions,
+        *class_and_positions(tokens, "image_encoder", clip.POSITIONS),
         *conv("visual.conv1", "image_encoder/patch", bias=False),
         *norm("visual.ln_pre", "image_encoder/embedding_norm"),
         *_blocks("visual.transformer.resblocks", "image_encoder", image["depth"]),
@@ -148,12 +144,9 @@ def _blocks(prefix, path, depth):
     found = []
     for i in range(depth):
         theirs, ours = f"{prefix}.{i}", f"{path}/blocks_{i}"
-        maps = [f"params/{ours}/attention/{part}" for part in ("query", "key", "value")]
-        kernels, biases = (tuple(f"{name}/{leaf}" for name in maps) for leaf in ("kernel", "bias"))
         found += [
             *norm(f"{theirs}.ln_1", f"{ours}/attention_norm"),
-            Entry((f"{theirs}.attn.in_proj_weight",), kernels, Fused()),
-            Entry((f"{theirs}.attn.in_proj_bias",), biases, Fused(inputs=0)),
+            *fused_qkv(f"{theirs}.attn.in_proj_", f"{ours}/attention"),
             *dense(f"{theirs}.attn.out_proj", f"{ours}/attention/out", inputs=2),
             *norm(f"{theirs}.ln_2", f"{ours}/mlp_norm"),
             *dense(f"{theirs}.mlp.c_fc", f"{ours}/mlp/up"),
@@ -162,17 +155,10 @@ def _blocks(prefix, path, depth):
     return found
 
 
-def canonical(key, config):
-    """Without the prefix of a text encoder that is a module of its own."""
-    del config
-    return None if key.endswith("attn_mask") else key.removeprefix("text.")
-
-
 def inputs(config):
     """An image of the size the positions are for, a text of four tokens."""
-    _, vision, _ = _settings(config)
-    size = vit.side(vision["image_size"])
-    return {"image": ((size, size, 3), "float32"), "text": ((4,), "int32")}
+    _, vision, text = _settings(config)
+    return two_towers.image_and_text_inputs({"image": vision, "text": text})
 
 
 def transforms(config, settings):
@@ -182,7 +168,7 @@ def transforms(config, settings):
     given.expect("resize_mode", "shortest", "squash")
     given.expect("interpolation", "bicubic", "bilinear", "random")
     resampler = "bilinear" if given["interpolation"] == "bilinear" else "bicubic"
-    size = vit.side(vision["image_size"])
+    size = vision.side("image_size")
     if given["resize_mode"] == "squash":
         shaped = [{"type": "resize", "size": size, "resampler": resampler}]
     else:
@@ -197,6 +183,8 @@ def transforms(config, settings):
     }
 
 
+# A text encoder may be a module of its own.
+canonical = canonical_names("text.", unused_ends=("attn_mask",))
 FAMILY = Family(
     ("open_clip",), section, entries, inputs, clip.export, transforms, canonical, written_as="clip"
 )

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_activation
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    canonical_names,
+    one_stream,
+    only_encoder,
+    their_activation,
+)
 from mmjax.interop.layouts import batch_counters, batch_norm, conv
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import IMAGENET, image_transforms
 
 DEFAULTS = {
     "num_channels": 3,
@@ -21,8 +28,7 @@ PROCESSOR = {
     "size": {"shortest_edge": 224},
     "crop_pct": 0.875,
     "resample": 3,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **IMAGENET,
 }
 # From this size on images are squeezed into a square instead of cropped to one.
 _SQUEEZED_FROM = 384
@@ -81,8 +87,7 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("ResNet", section, "image", "resnet")
-    check_fields("ResNet", part, {"norm": "batch", "inner_activation": "relu"})
+    part = only_encoder("ResNet", section, "image", "resnet", {"norm": "batch", "inner_activation": "relu"})
     return {
         "architectures": ["ResNetModel"],
         "model_type": "resnet",
@@ -100,13 +105,6 @@ def export(section, shapes):
 def constants(section):
     """The counters of batches."""
     return batch_counters(entries(section))
-
-
-def canonical(key, config):
-    """Without the prefix of classifiers."""
-    del config
-    key = key.removeprefix("resnet.")
-    return None if key.startswith("classifier.") or key.endswith(".num_batches_tracked") else key
 
 
 def transforms(config, settings):
@@ -130,4 +128,5 @@ def cropped_share(settings):
     return image_transforms(given | size, PROCESSOR)
 
 
+canonical = canonical_names("resnet.", unused=("classifier.",), unused_ends=(".num_batches_tracked",))
 FAMILY = Family(("resnet",), section, entries, inputs, export, transforms, canonical, constants)

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from mmjax.interop.families import bert
-from mmjax.interop.family import Family, Settings, their_sizes
+from mmjax.interop.family import Family, Settings, canonical_names, their_sizes
 from mmjax.interop.layouts import Entry, Layout, blocks
 
 # Positions count from here: their table begins with rows up to that of the padding token, id 1.
@@ -63,20 +63,14 @@ def export(section, shapes):
     }
 
 
-def canonical(key, config):
-    """Without the prefix of models with heads."""
-    del config
-    key = key.removeprefix("roberta.")
-    if key.startswith(("lm_head.", "classifier.", "qa_outputs.")) or key.endswith("position_ids"):
-        return None
-    return key
-
-
 def transforms(config, settings):
     """Their tokenizer's template, cut at the positions there are."""
     return bert.chain(Settings(config, DEFAULTS), settings, _FIRST)
 
 
+canonical = canonical_names(
+    "roberta.", unused=("lm_head.", "classifier.", "qa_outputs."), unused_ends=("position_ids",)
+)
 FAMILY = Family(
     ("roberta", "xlm-roberta"), section, entries, bert.inputs, export, transforms, canonical, bert.constants
 )

@@ -4,26 +4,19 @@ arXiv:2502.14786), whose files have the same layout: both encoders, or one of th
 from __future__ import annotations
 
 from mmjax.errors import ConfigError
-from mmjax.interop.families import clip, vit
-from mmjax.interop.family import Family, check_fields, their_sizes
-from mmjax.interop.layouts import Entry, Fused, blocks, conv, dense, norm, same
-from mmjax.interop.preprocess import image_transforms, text_transforms
+from mmjax.interop.families import clip, two_towers, vit
+from mmjax.interop.family import BASE_SIZES, Family, check_all_biases, check_fields, their_sizes
+from mmjax.interop.layouts import blocks, conv, dense, fused_qkv, norm, same
 
 TEXT = {
+    **BASE_SIZES,
     "vocab_size": 32000,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
     "max_position_embeddings": 64,
     "hidden_act": "gelu_pytorch_tanh",
     "layer_norm_eps": 1e-6,
 }
 VISION = {
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
+    **BASE_SIZES,
     "num_channels": 3,
     "image_size": 224,
     "patch_size": 16,
@@ -37,7 +30,7 @@ PROCESSOR = {
     "image_mean": [0.5] * 3,
     "image_std": [0.5] * 3,
 }
-IMAGE_FIELDS = {
+_IMAGE_FIELDS = {
     "norm_position": "pre",
     "pre_norm": False,
     "patch_bias": True,
@@ -49,7 +42,7 @@ IMAGE_FIELDS = {
     "registers": 0,
     "antialias": False,
 }
-TEXT_FIELDS = {
+_TEXT_FIELDS = {
     "norm_position": "pre",
     "causal": False,
     "position": "learned",
@@ -65,21 +58,31 @@ TEXT_FIELDS = {
 def section(config, keys):
     """Encoders; their pooled vectors are the embeddings, divided by their lengths."""
     del keys
-    given = clip.parts(config, TEXT, VISION)
-    streams, heads = {}, {}
+    return encoders_section(_settings(config), _image_section)
+
+
+def _settings(config):
+    return two_towers.encoder_settings(config, {"text": TEXT, "image": VISION})
+
+
+def encoders_section(given, image_section):
+    """The `model` section; `image_section` makes the image encoder's of its settings."""
+    encoders = {}
     if "text" in given:
-        streams["text"] = text_section(given["text"])
+        encoders["text"] = _text_section(given["text"])
     if "image" in given:
         given["image"].expect("num_channels", 3)
         given["image"].expect("vision_use_head", True)
-        streams["image"] = given["image"].encoder("vit", **vit.patches(given["image"]), pooling="map")
-    if len(given) == 2:
-        heads = similarity_heads()
-    return clip.model_section(streams, heads)
+        encoders["image"] = image_section(given["image"])
+    return two_towers.model_section(encoders, similarity_heads() if len(given) == 2 else {})
 
 
-def text_section(given):
-    """The text encoder: padding counts as text, and its last position is read."""
+def _image_section(given):
+    return given.encoder("vit", **vit.patches(given), pooling="map")
+
+
+def _text_section(given):
+    """Padding counts as text, and its last position is read."""
     given.expect("projection_size", given["hidden_size"])
     return given.encoder(
         "text_transformer",
@@ -103,29 +106,34 @@ def similarity_heads():
 
 def entries(section):
     """Every tensor."""
+    return encoders_entries(section, conv)
+
+
+def encoders_entries(section, patch):
+    """Every tensor; `patch` (`conv` or `dense`) gives those of the image encoder's map of patches."""
     streams, found = section["streams"], []
     if "image" in streams:
-        encoder, positions = streams["image"]["encoder"], "vision_model.embeddings.position_embedding.weight"
-        width = encoder["width"]
-        found += conv("vision_model.embeddings.patch_embedding", "image_encoder/patch")
-        found += same(positions, "image_encoder/positions/table", (-1, width))
-        found += image_entries(encoder)
+        found += patch("vision_model.embeddings.patch_embedding", "image_encoder/patch")
+        found += _image_entries(streams["image"]["encoder"])
     if "text" in streams:
-        found += text_entries(streams["text"]["encoder"])
-    return found + scalar_entries(section)
+        found += clip.text_entries(streams["text"]["encoder"])
+        found += dense("text_model.head", "text_encoder/pooler/dense")
+    if section["heads"]:
+        found += same("logit_scale", "scale_head/log_scale", (1,))
+        found += same("logit_bias", "bias_head/bias", (1,))
+    return found
 
 
-def image_entries(encoder):
-    """The blocks of the image encoder and its pooling."""
+def _image_entries(encoder):
+    """Positions, blocks and pooling."""
+    positions = "vision_model.embeddings.position_embedding.weight"
     theirs, ours = "vision_model.head", "image_encoder/pool"
-    maps = [f"params/{ours}/attention/{part}" for part in ("query", "key", "value")]
-    kernels, biases = (tuple(f"{path}/{leaf}" for path in maps) for leaf in ("kernel", "bias"))
     return [
+        *same(positions, "image_encoder/positions/table", (-1, encoder["width"])),
         *blocks(clip.VISION_NAMES, "image_encoder", encoder),
         *norm("vision_model.post_layernorm", "image_encoder/norm"),
         *same(f"{theirs}.probe", f"{ours}/probe", (1, 1, -1)),
-        Entry((f"{theirs}.attention.in_proj_weight",), kernels, Fused()),
-        Entry((f"{theirs}.attention.in_proj_bias",), biases, Fused(inputs=0)),
+        *fused_qkv(f"{theirs}.attention.in_proj_", f"{ours}/attention"),
         *dense(f"{theirs}.attention.out_proj", f"{ours}/attention/out", inputs=2),
         *norm(f"{theirs}.layernorm", f"{ours}/norm"),
         *dense(f"{theirs}.mlp.fc1", f"{ours}/mlp/up"),
@@ -133,44 +141,26 @@ def image_entries(encoder):
     ]
 
 
-def text_entries(encoder):
-    """The text encoder and its last linear layer."""
-    return clip.text_entries(encoder) + dense("text_model.head", "text_encoder/pooler/dense")
-
-
-def scalar_entries(section):
-    """Scale and bias of the similarities, where both encoders are there."""
-    if not section["heads"]:
-        return []
-    return [*same("logit_scale", "scale_head/log_scale", (1,)), *same("logit_bias", "bias_head/bias", (1,))]
-
-
 def inputs(config):
     """An image of the size the positions are for, a text of four tokens."""
-    given, spec = clip.parts(config, TEXT, VISION), {}
-    if "image" in given:
-        size = vit.side(given["image"]["image_size"])
-        spec["image"] = ((size, size, 3), "float32")
-    if "text" in given:
-        spec["text"] = ((4,), "int32")
-    return spec
+    return two_towers.image_and_text_inputs(_settings(config))
 
 
 def export(section, shapes):
     """config.json: of both encoders, or of the one there is."""
-    encoders, configs = clip.check_streams("SigLIP", section, "text_transformer", "vit"), {}
+    encoders = two_towers.check_streams("SigLIP", section, {"text": "text_transformer", "image": "vit"})
+    configs = {}
     if "text" in encoders:
         configs["text"] = text_config("SigLIP", encoders["text"])
     if "image" in encoders:
-        check_fields("SigLIP", encoders["image"], IMAGE_FIELDS)
-        configs["image"] = vit.sizes(encoders["image"], shapes)
-        del configs["image"]["qkv_bias"]
-    return both_or_one("SigLIP", "siglip", section, configs)
+        configs["image"] = clip.image_config("SigLIP", encoders["image"], shapes, _IMAGE_FIELDS)
+    return both_or_one("SigLIP", "siglip", "Siglip", section["heads"], configs)
 
 
 def text_config(what, text):
     """What config.json says of the text encoder."""
-    check_fields(what, text, TEXT_FIELDS)
+    check_fields(what, text, _TEXT_FIELDS)
+    check_all_biases(what, text)
     return {
         **their_sizes(text),
         "vocab_size": text["vocab_size"],
@@ -179,38 +169,24 @@ def text_config(what, text):
     }
 
 
-def both_or_one(what, name, section, configs):
-    """config.json of two encoders with their heads, or of one without."""
-    prefix = {"siglip": "Siglip", "siglip2": "Siglip2"}[name]
+def both_or_one(what, name, classes, heads, configs):
+    """config.json of two encoders with their heads, or of one without; see `two_towers.config_of_one`."""
     if len(configs) == 1:
-        (stream, config) = next(iter(configs.items()))
-        if section["heads"]:
+        if heads:
             raise ConfigError(f"{what} with one encoder has no heads")
-        kind, title = {"text": ("text", "Text"), "image": ("vision", "Vision")}[stream]
-        return {"architectures": [f"{prefix}{title}Model"], "model_type": f"{name}_{kind}_model", **config}
+        return two_towers.config_of_one(name, classes, *configs.popitem())
     expected = similarity_heads()
     for head, fields in expected.items():
-        if head not in section["heads"]:
+        if head not in heads:
             raise ConfigError(f"{what} has the heads {', '.join(expected)}, this model no '{head}'")
-        check_fields(
-            what, section["heads"][head], {k: v for k, v in fields.items() if k in ("type", "reads", "width")}
-        )
-    return {
-        "architectures": [f"{prefix}Model"],
-        "model_type": name,
-        "text_config": {"model_type": f"{name}_text_model", **configs["text"]},
-        "vision_config": {"model_type": f"{name}_vision_model", **configs["image"]},
-    }
+        fixed = {key: fields[key] for key in ("type", "reads", "width") if key in fields}
+        check_fields(what, heads[head], fixed)
+    return two_towers.config_of_both(name, classes, configs)
 
 
 def transforms(config, settings):
     """Their image processor and tokenizer."""
-    given, chains = clip.parts(config, TEXT, VISION), {}
-    if "image" in given:
-        chains["image"] = image_transforms(settings, PROCESSOR)
-    if "text" in given:
-        chains["text"] = text_transforms(settings, given["text"]["max_position_embeddings"])
-    return chains
+    return two_towers.image_and_text_transforms(_settings(config), settings, PROCESSOR)
 
 
 FAMILY = Family(
@@ -220,6 +196,6 @@ FAMILY = Family(
     inputs,
     export,
     transforms,
-    clip.canonical,
+    two_towers.canonical,
     pad_texts=True,
 )

@@ -11,20 +11,18 @@ import dataclasses
 
 from mmjax.errors import ConfigError
 from mmjax.interop.families import vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
+from mmjax.interop.family import (
+    Family,
+    Settings,
+    one_stream,
+    only_encoder,
+    their_sizes,
+)
 from mmjax.interop.layouts import Entry, blocks, conv, norm
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.processors import image_transforms
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
-    "image_size": 224,
-    "patch_size": 16,
-    "num_channels": 3,
+    **vit.DEFAULTS,
     "num_frames": 16,
     "tubelet_size": 2,
     "use_mean_pooling": True,
@@ -85,15 +83,14 @@ def _on_disk(key):
 def inputs(config):
     """A video."""
     given = Settings(config, DEFAULTS)
-    side = vit.side(given["image_size"])
+    side = given.side("image_size")
     return {"video": ((given["num_frames"], side, side, 3), "float32")}
 
 
 def export(section, shapes):
     """config.json."""
     del shapes
-    part = only_encoder("VideoMAE", section, "video", "video_transformer")
-    check_fields("VideoMAE", part, _FIELDS)
+    part = only_encoder("VideoMAE", section, "video", "video_transformer", _FIELDS)
     if part["final_norm"] == "pooled":
         raise ConfigError("VideoMAE has final_norm 'all' or 'none', this model 'pooled'")
     biases = set(part["attention_biases"])

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mmjax.errors import ConfigError
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder, their_sizes
-from mmjax.interop.layouts import BlockNames, ClassAndPositions, Entry, blocks, conv, dense, norm
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.family import (
+    BASE_SIZES,
+    Family,
+    Settings,
+    canonical_names,
+    one_stream,
+    only_encoder,
+    qkv_bias,
+    their_sizes,
+)
+from mmjax.interop.layouts import BlockNames, blocks, class_and_positions, conv, dense, norm, zero_pooler
+from mmjax.interop.processors import image_transforms
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **BASE_SIZES,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-12,
     "image_size": 224,
@@ -51,105 +55,109 @@ PLAIN = {
     "final_norm": "all",
     "pooling": "cls",
 }
+# And what ViT and its autoencoder have besides.
+FIELDS = {**PLAIN, "layer_scale": None, "registers": 0, "antialias": False}
 
 
 def section(config, keys):
     """The encoder; the class token is pooled, through a linear layer and tanh where there is one."""
     given = Settings(config, DEFAULTS)
     given.expect("num_channels", 3)
-    pooler = "pooler.dense.weight" in keys and given.get(POOLER, True)
-    if pooler:
-        given.expect("pooler_act", "tanh")
-    return one_stream("image", encoder(given, pooler=pooler))
+    return one_stream("image", encoder(given, pooler=reads_pooler(given, keys)))
 
 
 def encoder(given: Settings, **more) -> dict:
     """The section of a ViT with a class token."""
-    biases = ["query", "key", "value", "out"] if given["qkv_bias"] else ["out"]
-    return given.encoder("vit", **patches(given), attention_biases=biases, **more)
+    return given.encoder("vit", **patches(given), attention_biases=given.attention_biases(), **more)
 
 
 def patches(given: Settings) -> dict:
     """The size of patches, and how many pixels of the published image size they leave over."""
     patch = given["patch_size"]
-    return {"patch_size": patch, "left_over": side(given["image_size"]) % patch}
+    return {"patch_size": patch, "left_over": given.side("image_size") % patch}
+
+
+def reads_pooler(given: Settings, keys) -> bool:
+    """Whether the checkpoint has a pooler that is used; ConfigError where it is not linear and tanh."""
+    if "pooler.dense.weight" not in keys or not given.get(POOLER, True):
+        return False
+    given.expect("pooler_act", "tanh")
+    given.expect("pooler_output_size", given["hidden_size"])
+    return True
 
 
 def entries(section):
     """Every tensor."""
     part = section["streams"]["image"]["encoder"]
-    pooler = dense("pooler.dense", "image_encoder/pooler/dense") if part["pooler"] else []
-    return (
-        embeddings() + blocks(NAMES, "image_encoder", part) + norm("layernorm", "image_encoder/norm") + pooler
-    )
+    return transformer(part, "image_encoder", "patch")
 
 
-def embeddings():
+def transformer(part, path, patch):
+    """The encoder at `path`, whose map of patches is called `patch`."""
+    return [
+        *embeddings(path, patch),
+        *blocks(NAMES, path, part),
+        *norm("layernorm", f"{path}/norm"),
+        *(dense("pooler.dense", f"{path}/pooler/dense") if part["pooler"] else []),
+    ]
+
+
+def embeddings(path, patch):
     """Patches, class token and positions."""
-    positions = Entry(
-        ("embeddings.cls_token", "embeddings.position_embeddings"),
-        ("params/image_encoder/cls", "params/image_encoder/positions/table"),
-        ClassAndPositions(),
-    )
-    return [*conv("embeddings.patch_embeddings.projection", "image_encoder/patch"), positions]
+    return [
+        *conv("embeddings.patch_embeddings.projection", f"{path}/{patch}"),
+        *class_and_positions(("embeddings.cls_token", "embeddings.position_embeddings"), path),
+    ]
 
 
 def inputs(config):
     """An image of the size the positions are for."""
-    size = side(Settings(config, DEFAULTS)["image_size"])
-    return {"image": ((size, size, 3), "float32")}
-
-
-def side(size) -> int:
-    """One number for a square image's size."""
-    if isinstance(size, int):
-        return size
-    if len(set(size)) != 1:
-        raise ConfigError(f"weights: image_size is {list(size)}, expected a square")
-    return size[0]
+    side = Settings(config, DEFAULTS).side("image_size")
+    return {"image": ((side, side, 3), "float32")}
 
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("ViT", section, "image", "vit")
-    check_fields("ViT", part, PLAIN | {"layer_scale": None, "registers": 0, "antialias": False})
-    theirs = {"pooler_act": "tanh", "pooler_output_size": part["width"]}
-    pooler = theirs if part["pooler"] else {POOLER: False}
-    return {"architectures": ["ViTModel"], "model_type": "vit", **sizes(part, shapes), **pooler}
-
-
-def sizes(part, shapes):
-    """What config.json says of the encoder."""
-    rows, columns, _ = shapes["params/image_encoder/positions/table"]
-    if rows != columns:
-        raise ConfigError(f"a grid of {rows} x {columns} positions, expected a square one")
-    biases = set(part["attention_biases"])
-    if biases not in ({"query", "key", "value", "out"}, {"out"}):
-        raise ConfigError(f"attention_biases {sorted(biases)}: expected all, or only out")
+    part = only_encoder("ViT", section, "image", "vit", FIELDS)
     return {
-        **their_sizes(part),
-        "image_size": rows * part["patch_size"] + part["left_over"],
-        "patch_size": part["patch_size"],
-        "num_channels": 3,
-        "qkv_bias": "query" in biases,
+        "architectures": ["ViTModel"],
+        "model_type": "vit",
+        **sizes(part, shapes),
+        "qkv_bias": qkv_bias(part),
+        **pooler_settings(part),
     }
 
 
+def sizes(part, shapes):
+    """What config.json says of the sizes of the encoder and its images."""
+    side = square_grid(shapes["params/image_encoder/positions/table"])
+    return {
+        **their_sizes(part),
+        "image_size": side * part["patch_size"] + part["left_over"],
+        "patch_size": part["patch_size"],
+        "num_channels": 3,
+    }
+
+
+def square_grid(table) -> int:
+    """How many rows and columns a table of positions has, given its shape; ConfigError for an oblong."""
+    rows, columns, _ = table
+    if rows != columns:
+        raise ConfigError(f"a grid of {rows} x {columns} positions, expected a square one")
+    return rows
+
+
+def pooler_settings(part):
+    """What config.json says of the pooler."""
+    if not part["pooler"]:
+        return {POOLER: False}
+    return {"pooler_act": "tanh", "pooler_output_size": part["width"]}
+
+
 def constants(section):
-    """Where nothing of ours is their pooler, one of zeros, without which it would not load strictly."""
+    """A pooler of zeros where the model has none."""
     part = section["streams"]["image"]["encoder"]
-    if part["pooler"]:
-        return {}
-    width = part["width"]
-    zeros = {"weight": np.zeros((width, width), np.float32), "bias": np.zeros(width, np.float32)}
-    return {f"pooler.dense.{name}": value for name, value in zeros.items()}
-
-
-def canonical(key, config):
-    """Without the prefix of models with heads."""
-    del config
-    key = key.removeprefix("vit.")
-    return None if key.startswith(("classifier.", "decoder.")) else key
+    return {} if part["pooler"] else zero_pooler(part["width"])
 
 
 def transforms(config, settings):
@@ -158,4 +166,5 @@ def transforms(config, settings):
     return {"image": image_transforms(settings, PROCESSOR)}
 
 
+canonical = canonical_names("vit.", unused=("classifier.", "decoder."))
 FAMILY = Family(("vit",), section, entries, inputs, export, transforms, canonical, constants)

@@ -3,36 +3,33 @@
 from __future__ import annotations
 
 from mmjax.interop.families import vit
-from mmjax.interop.family import Family, Settings, check_fields, one_stream, only_encoder
-from mmjax.interop.preprocess import image_transforms
+from mmjax.interop.family import Family, Settings, one_stream, only_encoder, qkv_bias
+from mmjax.interop.processors import IMAGENET, image_transforms
 
-DEFAULTS = {**vit.DEFAULTS}
 PROCESSOR = {
     **vit.PROCESSOR,
     "resample": 3,
-    "image_mean": [0.485, 0.456, 0.406],
-    "image_std": [0.229, 0.224, 0.225],
+    **IMAGENET,
 }
 
 
 def section(config, keys):
     """The encoder; the class token is pooled. The decoder is not read."""
     del keys
-    given = Settings(config, DEFAULTS)
+    given = Settings(config, vit.DEFAULTS)
     given.expect("num_channels", 3)
     return one_stream("image", vit.encoder(given))
 
 
 def export(section, shapes):
     """config.json; `mask_ratio` 0, so that transformers too encodes whole images."""
-    part = only_encoder("ViT-MAE", section, "image", "vit")
-    plain = {"layer_scale": None, "registers": 0, "antialias": False, "pooler": False}
-    check_fields("ViT-MAE", part, vit.PLAIN | plain)
+    part = only_encoder("ViT-MAE", section, "image", "vit", vit.FIELDS | {"pooler": False})
     return {
         "architectures": ["ViTMAEModel"],
         "model_type": "vit_mae",
         "mask_ratio": 0.0,
         **vit.sizes(part, shapes),
+        "qkv_bias": qkv_bias(part),
     }
 
 

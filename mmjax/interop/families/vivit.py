@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from mmjax.errors import ConfigError
 from mmjax.interop.families import videomae, vit
 from mmjax.interop.family import (
     Family,
     Settings,
-    check_fields,
+    canonical_names,
     one_stream,
     only_encoder,
     qkv_bias,
     their_sizes,
+    with_defaults,
 )
-from mmjax.interop.layouts import ClassAndPositions, Entry, blocks, conv, dense, norm
+from mmjax.interop.layouts import zero_pooler
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **vit.DEFAULTS,
     "hidden_act": "gelu_fast",
     "layer_norm_eps": 1e-6,
-    "image_size": 224,
     "num_frames": 32,
     "tubelet_size": [2, 16, 16],
-    "num_channels": 3,
-    "qkv_bias": True,
-    "pooler_act": "tanh",
 }
 PROCESSOR = {
     "size": {"shortest_edge": 256},
@@ -54,10 +46,6 @@ def section(config, keys):
     """The encoder; the class token is pooled, through a linear layer and tanh where there is one."""
     given = Settings(config, DEFAULTS)
     given.expect("num_channels", 3)
-    pooler = "pooler.dense.weight" in keys and given.get(vit.POOLER, True)
-    if pooler:
-        given.expect("pooler_act", "tanh")
-        given.expect("pooler_output_size", given["hidden_size"])
     length, side, other = given["tubelet_size"]
     if side != other:
         raise ConfigError(f"weights: tubelet_size is {given['tubelet_size']}, expected square patches")
@@ -71,30 +59,17 @@ def section(config, keys):
         patch_size=side,
         tubelet_size=length,
         frames=given["num_frames"],
-        attention_biases=["query", "key", "value", "out"] if given["qkv_bias"] else ["out"],
+        attention_biases=given.attention_biases(),
         position="learned",
         pooling="cls",
-        pooler=pooler,
+        pooler=vit.reads_pooler(given, keys),
     )
     return one_stream("video", encoder)
 
 
 def entries(section):
     """Every tensor."""
-    part = section["streams"]["video"]["encoder"]
-    positions = Entry(
-        ("embeddings.cls_token", "embeddings.position_embeddings"),
-        ("params/video_encoder/cls", "params/video_encoder/positions/table"),
-        ClassAndPositions(),
-    )
-    pooler = dense("pooler.dense", "video_encoder/pooler/dense") if part["pooler"] else []
-    return [
-        *conv("embeddings.patch_embeddings.projection", "video_encoder/tubelet"),
-        positions,
-        *blocks(vit.NAMES, "video_encoder", part),
-        *norm("layernorm", "video_encoder/norm"),
-        *pooler,
-    ]
+    return vit.transformer(section["streams"]["video"]["encoder"], "video_encoder", "tubelet")
 
 
 def inputs(config):
@@ -107,11 +82,9 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json."""
-    part = only_encoder("ViViT", section, "video", "video_transformer")
-    check_fields("ViViT", part, _FIELDS)
+    part = only_encoder("ViViT", section, "video", "video_transformer", _FIELDS)
     moments, rows, columns, _ = shapes["params/video_encoder/positions/table"]
     side = part["patch_size"]
-    theirs = {"pooler_act": "tanh", "pooler_output_size": part["width"]}
     return {
         "architectures": ["VivitModel"],
         "model_type": "vivit",
@@ -121,29 +94,19 @@ def export(section, shapes):
         "tubelet_size": [part["tubelet_size"], side, side],
         "num_channels": 3,
         "qkv_bias": qkv_bias(part),
-        **(theirs if part["pooler"] else {vit.POOLER: False}),
+        **vit.pooler_settings(part),
     }
 
 
 def constants(section):
-    """Where nothing of ours is their pooler, one of zeros, without which it would not load strictly."""
+    """A pooler of zeros where the model has none."""
     part = section["streams"]["video"]["encoder"]
-    if part["pooler"]:
-        return {}
-    width = part["width"]
-    zeros = {"weight": np.zeros((width, width), np.float32), "bias": np.zeros(width, np.float32)}
-    return {f"pooler.dense.{name}": value for name, value in zeros.items()}
-
-
-def canonical(key, config):
-    """Without the prefix of models with a classifier."""
-    del config
-    return None if key.startswith("classifier.") else key.removeprefix("vivit.")
+    return {} if part["pooler"] else zero_pooler(part["width"])
 
 
 def transforms(config, settings):
     """Their image processor on frames; with an offset, pixels are taken to -1..1 and then normalised."""
-    given = {**PROCESSOR, **{key: value for key, value in settings.items() if value is not None}}
+    given = with_defaults(settings, PROCESSOR)
     if given["offset"]:
         plain = not given.get("do_normalize", True)
         given["image_mean"] = [1.0 + mean for mean in ([0.0] * 3 if plain else given["image_mean"])]
@@ -153,4 +116,5 @@ def transforms(config, settings):
     return {"video": chain}
 
 
+canonical = canonical_names("vivit.", unused=("classifier.",))
 FAMILY = Family(("vivit",), section, entries, inputs, export, transforms, canonical, constants)

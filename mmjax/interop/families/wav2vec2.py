@@ -8,9 +8,10 @@ import numpy as np
 
 from mmjax.encoders.wav2vec2 import receptive_field
 from mmjax.interop.family import (
+    BASE_SIZES,
     Family,
     Settings,
-    check_fields,
+    check_all_biases,
     one_stream,
     only_encoder,
     their_activation,
@@ -19,10 +20,7 @@ from mmjax.interop.family import (
 from mmjax.interop.layouts import BlockNames, Entry, Layout, blocks, conv, dense, norm, same
 
 DEFAULTS = {
-    "hidden_size": 768,
-    "num_hidden_layers": 12,
-    "num_attention_heads": 12,
-    "intermediate_size": 3072,
+    **BASE_SIZES,
     "hidden_act": "gelu",
     "layer_norm_eps": 1e-5,
     "feat_extract_norm": "group",
@@ -51,6 +49,7 @@ NAMES = BlockNames(
     up="feed_forward.intermediate_dense",
     down="feed_forward.output_dense",
 )
+_FIELDS = {"layer_scale": None, "final_norm": "all"}
 _POSITIONS = "encoder.pos_conv_embed.conv"
 # To which a stream of a config is padded, where nothing else is said.
 _SECONDS = 30
@@ -141,10 +140,8 @@ def inputs(config):
 def export(section, shapes):
     """config.json."""
     del shapes
-    part = only_encoder("wav2vec 2.0", section, "audio", "wav2vec2")
-    biases = ["query", "key", "value", "out"]
-    check_fields("wav2vec 2.0", {**part, "attention_biases": list(part["attention_biases"])},
-                 {"layer_scale": None, "final_norm": "all", "attention_biases": biases})  # fmt: skip
+    part = only_encoder("wav2vec 2.0", section, "audio", "wav2vec2", _FIELDS)
+    check_all_biases("wav2vec 2.0", part)
     return {
         "architectures": ["Wav2Vec2Model"],
         "model_type": "wav2vec2",

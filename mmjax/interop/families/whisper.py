@@ -8,7 +8,6 @@ from mmjax.errors import ConfigError
 from mmjax.interop.family import (
     Family,
     Settings,
-    check_fields,
     one_stream,
     only_encoder,
     their_activation,
@@ -96,8 +95,7 @@ def inputs(config):
 
 def export(section, shapes):
     """config.json of their model with an encoder alone, which has a classifier."""
-    part = only_encoder("Whisper", section, "audio", "whisper")
-    check_fields("Whisper", part, _FIELDS)
+    part = only_encoder("Whisper", section, "audio", "whisper", _FIELDS)
     if set(part["attention_biases"]) != set(_BIASES):
         raise ConfigError(
             f"attention_biases {sorted(part['attention_biases'])}: expected query, value and out"
