@@ -239,7 +239,9 @@ class Run:
                 record[stream] = [value] if stream in self._from_list else value
             return self._preprocessor(record, number=number)
         except DataError as error:
-            raise DataError(f"item {name}: {error}") from error
+            media = (value for stream, value in values.items() if self.kinds[stream] != "text")
+            files = [str(value) for value in media if isinstance(value, str | pathlib.Path)]
+            raise DataError(f"item {' '.join([str(name), *files])}: {error}") from error
 
     def _record_batches(self, name: str) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
         data = self.config["data"]

@@ -17,6 +17,7 @@ import pyarrow
 import pyarrow.parquet
 from PIL import Image
 
+from mmjax.data.transforms.media import reason
 from mmjax.errors import DataError
 
 MEDIA = ("image", "audio", "video")
@@ -169,7 +170,7 @@ class RowChecker:
         except BadRow as error:
             raise BadRow(f"{column}: {value} {error}") from None
         except Exception as error:  # decoders raise whatever they like at damaged input
-            raise BadRow(f"{column}: {value} cannot be decoded ({_line(error)})") from None
+            raise BadRow(f"{column}: {value} cannot be decoded ({reason(error)})") from None
         return [value, size, sha256]
 
 
@@ -202,7 +203,3 @@ def _check_stream(path: pathlib.Path, kind: str) -> None:
             raise BadRow(f"has no {kind} stream")
         if next(container.decode(streams[0]), None) is None:
             raise BadRow(f"has no {kind} frame")
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from mmjax.data.transforms.base import fail, require
 from mmjax.data.transforms.image_ops import crop, is_range, random_box, require_image, resize
+from mmjax.data.transforms.media import reason
 from mmjax.errors import DataError
 
 # Formats whose decoders run in this process; EPS, for one, would start Ghostscript.
@@ -73,7 +74,7 @@ class DecodeImage:
             what = (
                 f"{len(value)} bytes that are" if isinstance(value, bytes) else "an image of Pillow that is"
             )
-            raise DataError(f"decode_image: {what} no readable image ({error})") from error
+            raise DataError(f"decode_image: {what} no readable image ({reason(error)})") from error
 
     def _upright(self, image):
         self._check_size(*image.size)

@@ -1,4 +1,4 @@
-"""Opens encoded audio and video with PyAV, with limits on what its demuxers may do."""
+"""Encoded media: opens audio and video with PyAV, with limits on what its demuxers may do."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterator
 
 import av
+from PIL import UnidentifiedImageError
 
 from mmjax.errors import DataError
 
@@ -27,4 +28,13 @@ def open_media(transform: str, value: bytes) -> Iterator[av.container.InputConta
         with av.open(io.BytesIO(value), options=options, metadata_errors="ignore") as container:
             yield container
     except av.FFmpegError as error:
-        raise DataError(f"{transform}: {len(value)} bytes that are no readable file ({error})") from error
+        raise DataError(
+            f"{transform}: {len(value)} bytes that are no readable file ({reason(error)})"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What a decoder says is wrong, in one line."""
+    if isinstance(error, UnidentifiedImageError):  # it names an object in memory
+        return "its format is not known"
+    return " ".join(str(error).split())[:200] or type(error).__name__
