@@ -241,7 +241,9 @@ class Run:
         except DataError as error:
             media = (value for stream, value in values.items() if self.kinds[stream] != "text")
             files = [str(value) for value in media if isinstance(value, str | pathlib.Path)]
-            raise DataError(f"item {' '.join([str(name), *files])}: {error}") from error
+            unnamed = [file for file in files if not file.endswith(str(name))]
+            where = f" ({', '.join(unnamed)})" if unnamed else ""
+            raise DataError(f"item {name}{where}: {error}") from error
 
     def _record_batches(self, name: str) -> Iterator[tuple[list[Any], dict[str, np.ndarray]]]:
         data = self.config["data"]

@@ -242,6 +242,8 @@ def test_a_bad_file_is_named_and_leaves_nothing(root, run, tmp_path):
     with pytest.raises(DataError, match="item 03.png: stream 'image': decode_image"):
         embed_to_file(run, tmp_path / "images", tmp_path / "a.parquet")
     assert [path.name for path in tmp_path.iterdir()] == ["images"]
+    with pytest.raises(DataError, match=r"item 0 \(.*03\.png\): stream 'image': decode_image"):
+        run.embed(image=[tmp_path / "images" / "03.png"])
 
 
 def test_gallery_of_a_search(root, run, tmp_path):
