@@ -26,6 +26,7 @@ from mmjax.parallel import processes
 
 # name -> (module, what it does in one line). A module has `add_flags(parser)` and `run(flags, overrides)`.
 VERBS = {
+    "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
     "train": ("mmjax.verbs.train", "train a config, evaluate it, write the run's report"),
     "eval": ("mmjax.verbs.evaluate", "run a run's evaluators on one of its checkpoints"),
     "predict": ("mmjax.verbs.predict", "predictions of a run for files, text or a data set"),
