@@ -145,23 +145,26 @@ def _time(plan) -> list[str]:
     roofline = plan["roofline"]
     if roofline is None:
         return []
-    parts = ", ".join(
-        f"{name} {seconds * 1e3:,.2f} ms"
-        for name, seconds in roofline["seconds"].items()
-        if seconds is not None
-    )
+    seconds = roofline["seconds"]
+    parts = [f"{name} {value * 1e3:,.2f} ms" for name, value in seconds.items() if value is not None]
     lines = [
-        f"a step takes at least: {parts}; bound by {roofline['bound']}, MFU at most {roofline['mfu']:.1%}"
+        f"a step takes at least: {', '.join(parts)}",
+        f"  so it is bound by {roofline['bound']}, and MFU is at most {roofline['mfu']:.1%}",
     ]
-    if (seconds := plan["estimated_seconds"]) is not None:
-        links = roofline["seconds"]["links"]
-        mfu = roofline["mfu"] * roofline["step_seconds"] / seconds
-        lines.append(
-            f"a step is estimated at: {seconds * 1e3:,.2f} ms ({(seconds - links) * 1e3:,.2f} of compiled "
-            f"instructions, {links * 1e3:,.2f} of exchanges, none hidden); "
-            f"{plan['batch_size'] / seconds:,.0f} examples/s, MFU {mfu:.1%}"
-        )
+    if (estimate := plan["estimated_seconds"]) is not None:
+        links = seconds["links"]
+        lines += [
+            f"a step is estimated at: {estimate * 1e3:,.2f} ms, {(estimate - links) * 1e3:,.2f} of "
+            f"instructions and {links * 1e3:,.2f} of exchanges, none of them hidden",
+            f"  so {plan['batch_size'] / estimate:,.0f} examples/s, MFU {mfu(plan):.1%}",
+        ]
     return lines
+
+
+def mfu(plan: Mapping[str, Any]) -> float:
+    """Of the estimated step: the model's arithmetic, as a part of what the chips could do in that time."""
+    roofline = plan["roofline"]
+    return roofline["mfu"] * roofline["step_seconds"] / plan["estimated_seconds"]
 
 
 def _search(plan) -> list[str]:

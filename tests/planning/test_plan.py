@@ -3,8 +3,8 @@
 import json
 
 import jax
+import planned
 import pytest
-import tiny
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
@@ -14,19 +14,9 @@ from mmjax.planning.model_flops import count, forward_flops
 from mmjax.planning.plan import FORMAT, Job, make_plan
 
 
-def write_config(folder, **changes):
-    """A config whose data is nowhere, and how it is named."""
-    plain = tiny.without_fusion(tiny.plain_config(folder / "nowhere" / "rows.jsonl", folder / "data"))
-    plain["data"]["train"]["class_names"] = {"colour": list(tiny.COLOURS)}
-    plain["data"]["streams"]["image"]["train"].insert(1, {"type": "resize", "size": 8})
-    file = folder / "tiny.json"
-    file.write_text(config_lib.to_json(tiny.resolved(plain, **changes)))
-    return str(file)
-
-
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("plan"))
+    return planned.write_config(tmp_path_factory.mktemp("plan"))
 
 
 def job(reference, chips="cpu:4", **overrides):
