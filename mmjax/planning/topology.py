@@ -7,6 +7,7 @@ the arrays, and nothing is compiled.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -14,7 +15,7 @@ import os
 import pathlib
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -81,8 +82,9 @@ def prepare_process(topologies: Sequence[Topology]) -> None:
             )
         if path := os.environ.get(COMPILER):
             os.environ["TPU_LIBRARY_PATH"] = path
-        # There is no TPU to ask about its place in a pod, and much to complain about that.
+        # No TPU is used: none is asked about its place in a pod, and none is kept from other processes.
         os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+        os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
         os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
         os.environ.setdefault("TPU_STDERR_LOG_LEVEL", "3")
 
@@ -124,8 +126,23 @@ def devices(topology: Topology) -> list[Any]:
     if topology.chip.name == "v4":
         further["chip_config_name"] = "megacore"  # one device per chip, as on TPU VMs
     try:
-        found = topologies.get_topology_desc(topology.name, "tpu", **further).devices
+        with _no_stderr():  # it complains there that it finds no TPU; what counts it raises
+            found = topologies.get_topology_desc(topology.name, "tpu", **further).devices
     except Exception as error:  # the compiler's own, of which the first line says what is wrong
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"--topology={topology.name}: the TPU compiler refuses it ({reason})") from None
     return list(found)
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Inside, what a library writes to the process's standard error is dropped."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

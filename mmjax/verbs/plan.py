@@ -56,6 +56,8 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     if flags.batch_per_chip is not None and "batch_size" in overrides:
         raise ConfigError("--batch-per-chip and --config.batch_size: give one of them")
     topologies = [topology_lib.parse(text) for text in flags.topology]
+    if flags.search_batch and any(t.platform != "tpu" for t in topologies):
+        raise ConfigError("--search-batch: is for TPUs, whose compiler says what does not fit")
     variants = _variants(flags.vary, overrides)
     target = _target(flags)
     topology_lib.prepare_process(topologies)
@@ -71,9 +73,9 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     plans = []
     for job in jobs:
         plan = make_plan(job)
-        if flags.search_batch and job.topology.chip and job.topology.compiles:
+        if flags.search_batch:
             plan["largest_batch"] = search.largest_batch(job, plan)
-        if plan["fits"] is False and len(jobs) == 1 and job.topology.compiles:
+        if plan["fits"] is False and len(jobs) == 1 and job.topology.platform == "tpu":
             plan["nearest"] = search.nearest(job, plan)
         plans.append(plan)
     print(table.one(plans[0]) if len(plans) == 1 else table.several(plans))

@@ -137,10 +137,13 @@ def test_the_text(plan):
 
 
 def test_several_side_by_side(reference, plan):
-    other = make_plan(job(reference, "cpu:2"))
-    lines = table.several([plan, other]).splitlines()
-    assert "chips" in lines[2] and "fits" in lines[2]
-    assert "cpu:4" in lines[4] and "cpu:2" in lines[5]
+    lines = table.several([plan, make_plan(job(reference, "h100:2"))]).splitlines()
+    head, of_cpu, of_gpu = (line.split(" | ") for line in (lines[2], lines[4], lines[5]))
+    assert [cell.strip() for cell in head[:3]] == ["chips", "mesh", "changed"]  # the rest is the same in both
+    assert lines[0].endswith("batch 8")
+    assert [cell.strip() for cell in of_cpu[:4]] == ["cpu:4", "data=2 fsdp=2", "mesh.fsdp=2", "yes"]
+    assert [cell.strip() for cell in of_gpu[:4]] == ["h100:2", "data=2", "-", "?"]
+    assert any("no compiler for h100 here" in line for line in lines)
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ def test_what_is_no_plan_is_never_replaced(reference, tmp_path):
         (["--topology=cpu:8", "--vary=seed=1", "--config.seed=2"], "'seed' is given twice"),
         (["--topology=cpu:8", "--batch-per-chip=0"], "--batch-per-chip=0: expected 1 or more"),
         (["--topology=cpu:8", "--batch-per-chip=1", "--config.batch_size=8"], "give one of them"),
+        (["--topology=v5e:2x2", "--topology=cpu:8", "--search-batch"], "--search-batch: is for TPUs"),
         (["--topology=cpu:8", "--workdir=a", "--out=b"], "--workdir and --out: give one of them"),
     ],
 )
