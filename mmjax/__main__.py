@@ -26,7 +26,6 @@ from mmjax.parallel import processes
 
 # name -> (module, what it does in one line). A module has `add_flags(parser)` and `run(flags, overrides)`.
 VERBS = {
-    "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
     "train": ("mmjax.verbs.train", "train a config, evaluate it, write the run's report"),
     "eval": ("mmjax.verbs.evaluate", "run a run's evaluators on one of its checkpoints"),
     "predict": ("mmjax.verbs.predict", "predictions of a run for files, text or a data set"),
@@ -34,6 +33,7 @@ VERBS = {
     "search": ("mmjax.verbs.search", "rank a folder or data set by a text or an image"),
     "convert": ("mmjax.verbs.convert", "a run or published weights, written as transformers loads them"),
     "prepare": ("mmjax.verbs.prepare", "prepare the data sets and tokenizers of a config"),
+    "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
     "reproduce": ("mmjax.verbs.reproduce", "the runs of an experiment, and its table"),
     "report": ("mmjax.verbs.report", "write the report of a run anew"),
 }

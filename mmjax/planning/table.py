@@ -110,9 +110,9 @@ def _memory(plan) -> list[str]:
         lines = [f"fits: {needed / GIB:.2f}{of} GiB a chip"]
         if available is None:
             lines[0] += " (the memory of a CPU is not looked at)"
-    for kind, size in plan["memory"].items():
-        if size:
-            lines.append(f"  {_NAMES[kind]:<16}{size / GIB:>10.3f} GiB")
+    for kind, name in _NAMES.items():
+        if size := plan["memory"].get(kind):
+            lines.append(f"  {name:<16}{size / GIB:>10.3f} GiB")
     return lines
 
 
@@ -146,7 +146,8 @@ def _time(plan) -> list[str]:
     if roofline is None:
         return []
     seconds = roofline["seconds"]
-    parts = [f"{name} {value * 1e3:,.2f} ms" for name, value in seconds.items() if value is not None]
+    known = [name for name in ("compute", "memory", "links") if seconds[name] is not None]
+    parts = [f"{name} {seconds[name] * 1e3:,.2f} ms" for name in known]
     lines = [
         f"a step takes at least: {', '.join(parts)}",
         f"  so it is bound by {roofline['bound']}, and MFU is at most {roofline['mfu']:.1%}",
