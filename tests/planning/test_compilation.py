@@ -47,7 +47,7 @@ def test_any_other_failure_is_one():
 
 
 def test_figures_of_chips():
-    # Jouppi et al. 2023, arXiv:2304.01433, table 4: 1050 MHz
+    # Jouppi et al. 2023, arXiv:2304.01433: 1050 MHz
     assert CHIPS["v4"].clock_hz == pytest.approx(1.05e9, rel=1e-2)
     for name, chip in CHIPS.items():
         assert name == chip.name and chip.source
