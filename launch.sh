@@ -61,8 +61,23 @@ install() {
   echo "$want" > "$stamp"
 }
 
+# The TPU compiler, in a folder of its own: where Python finds it, ordinary runs on a CPU look for a TPU.
+install_tpu_compiler() {
+  local lock="$root/requirements/tpu-plan.lock" place="$venv/tpu-plan"
+  export MMJAX_TPU_COMPILER="${MMJAX_TPU_COMPILER:-$place/libtpu/libtpu.so}"
+  [ "$MMJAX_TPU_COMPILER" = "$place/libtpu/libtpu.so" ] || return 0
+  if [ -f "$place/.installed" ] && [ "$(cat "$place/.installed")" = "$(cksum < "$lock")" ]; then
+    return
+  fi
+  echo "launch.sh: installing the TPU compiler (once)" >&2
+  "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --upgrade \
+    --target "$place" -r "$lock"
+  mkdir -p "$place"
+  cksum < "$lock" > "$place/.installed"
+}
+
 main() {
-  local kind place verb="${1:-help}"
+  local argument kind place verb="${1:-help}"
   [ $# -gt 0 ] && shift
   case "$verb" in
     --on=*)
@@ -78,10 +93,14 @@ main() {
       ;;
     test)
       # Tests run on the CPU with eight virtual devices, whatever the machine has.
-      # MMJAX_REFERENCE=1 also installs torch and transformers, which weights in and out are compared with.
+      # MMJAX_REFERENCE=1 also installs torch and transformers, which weights in and out are compared with,
+      # and the TPU compiler.
       install cpu
       install dev
-      [ "${MMJAX_REFERENCE:-0}" != 1 ] || install reference
+      if [ "${MMJAX_REFERENCE:-0}" = 1 ]; then
+        install reference
+        install_tpu_compiler
+      fi
       cd "$root"
       exec "$venv/bin/python" -m pytest -n "${MMJAX_TEST_WORKERS:-2}" --dist=loadfile "$@"
       ;;
@@ -95,6 +114,11 @@ main() {
     *)
       kind="$(accelerator)"
       install "$kind"
+      if [ "$verb" = plan ] && [ "$kind" != tpu ]; then
+        for argument; do
+          case "$argument" in --topology=v[0-9]*:* | v[0-9]*:*) install_tpu_compiler ;; esac
+        done
+      fi
       exec "$venv/bin/python" -m mmjax "$verb" "$@"
       ;;
   esac

@@ -33,6 +33,7 @@ VERBS = {
     "search": ("mmjax.verbs.search", "rank a folder or data set by a text or an image"),
     "convert": ("mmjax.verbs.convert", "a run or published weights, written as transformers loads them"),
     "prepare": ("mmjax.verbs.prepare", "prepare the data sets and tokenizers of a config"),
+    "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
     "reproduce": ("mmjax.verbs.reproduce", "the runs of an experiment, and its table"),
     "report": ("mmjax.verbs.report", "write the report of a run anew"),
 }

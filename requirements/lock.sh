@@ -14,6 +14,7 @@ lock() {
 lock cpu requirements.txt requirements/build.txt
 lock cuda requirements.txt requirements/build.txt requirements/cuda.txt
 lock tpu requirements.txt requirements/build.txt requirements/tpu.txt
+lock tpu-plan requirements/tpu-plan.txt --constraints requirements/tpu.lock
 lock dev requirements/dev.txt --constraints requirements/cpu.lock
 
 # What tests compare with. Without hashes, since torch's CPU build has others than its default one; set

@@ -25,7 +25,7 @@ class Checkout:
         (self.root / "requirements").mkdir(parents=True)
         shutil.copy(ROOT / "launch.sh", self.root)
         (self.root / "pyproject.toml").write_text("[project]\n")
-        for name in ("cpu", "cuda", "tpu", "dev"):
+        for name in ("cpu", "cuda", "tpu", "dev", "tpu-plan"):
             (self.root / "requirements" / f"{name}.lock").write_text(f"# {name}\n")
         self.tools = root / "tools"
         self.tools.mkdir()
@@ -157,6 +157,31 @@ def test_tests_run_on_the_cpu(checkout, tmp_path):
     assert checkout.folders[-1] == str(checkout.root)
     checkout.run("test", MMJAX_TEST_WORKERS="0")
     assert checkout.calls == ["-m pytest -n 0 --dist=loadfile"]
+
+
+@pytest.mark.parametrize("topology", [("--topology=v5e:4x4",), ("--topology", "v5p:2x2x1")])
+def test_the_tpu_compiler_has_a_folder_of_its_own(checkout, topology):
+    done = checkout.run("plan", "--config=configs/v1.py:a=1", *topology)
+    assert "installing the TPU compiler (once)" in done.stderr
+    assert checkout.installed() == ["cpu", "tpu-plan"]
+    assert f"--require-hashes --upgrade --target {checkout.venv}/tpu-plan" in checkout.calls[-2]
+    assert checkout.run("plan", *topology).stderr == ""
+    (checkout.root / "requirements" / "tpu-plan.lock").write_text("# newer\n")
+    checkout.run("plan", *topology)
+    assert checkout.installed() == ["tpu-plan"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("cpu", ("plan", "--config=configs/v1.py:a=1", "--topology=cpu:8")),
+        ("cpu", ("train", "--topology=v5e:4x4")),
+        ("tpu", ("plan", "--topology=v5e:4x4")),  # it has the compiler
+    ],
+)
+def test_nothing_else_gets_the_tpu_compiler(checkout, kind, arguments):
+    checkout.run(*arguments, accelerator=kind)
+    assert checkout.installed() == [kind]
 
 
 def test_elsewhere(checkout, tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -84,17 +84,18 @@ class Setup:
         )
 
 
-def check_config(config: ConfigDict) -> None:
+def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
     """Checks all that the devices and the config alone decide, so that no data is prepared in vain.
 
     Args:
       config: resolved.
+      devices: see `set_up`.
 
     Raises:
       ConfigError: naming the first key that does not fit.
     """
     plain = config_lib.to_dict(config)
-    _mesh(plain)
+    _mesh(plain, devices)
     check_model(plain)
     check_groups(build_evaluators(plain))
     for section in plain["objectives"].values():
@@ -114,8 +115,8 @@ def check_config(config: ConfigDict) -> None:
         legal(plain["optimizer"]["schedule"], name, where="optimizer.schedule")
 
 
-def _mesh(config: Mapping[str, Any]) -> Mesh:
-    mesh = make_mesh(config["mesh"])
+def _mesh(config: Mapping[str, Any], devices: Sequence[jax.Device] | None = None) -> Mesh:
+    mesh = make_mesh(config["mesh"]) if devices is None else make_mesh(config["mesh"], devices)
     check_batch_size(config["batch_size"], mesh, config["optimizer"]["accumulate_steps"])
     return mesh
 
@@ -134,18 +135,22 @@ def fill_sizes(config: ConfigDict, data: loading.LoadedData) -> ConfigDict:
     return sizes.fill(config, data.tokenizers, data.class_names)
 
 
-def set_up(config: ConfigDict, data: loading.LoadedData) -> Setup:
+def set_up(
+    config: ConfigDict, data: loading.LoadedData, devices: Sequence[jax.Device] | None = None
+) -> Setup:
     """Builds all parts and checks that they fit each other; nothing is computed or written yet.
 
     Args:
       config: after `fill_sizes`.
       data: from `load_data`.
+      devices: of all processes; by default every one there is. They may be those of a machine that is
+        only compiled for.
 
     Raises:
       ConfigError: naming the first key that does not fit.
     """
     plain = config_lib.to_dict(config)
-    mesh = _mesh(plain)
+    mesh = _mesh(plain, devices)
     index, count = reader(mesh)
     pipeline = TrainPipeline(
         data.train,

@@ -11,6 +11,7 @@ result.json     final metrics and facts about the run; present only when it is f
 report.html
 launch/         the job's script and its log, of runs that launch.sh --on=slurm has started
 searches/       pictures of what `search` found
+plan.json       what `plan` said of the run before it started
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from mmjax import config as config_lib
 from mmjax.errors import ConfigError, DataError
 from mmjax.files import write_json, write_text
 
-CONFIG, DATA, RESULT = "config.json", "data.json", "result.json"
+CONFIG, DATA, RESULT, PLAN = "config.json", "data.json", "result.json", "plan.json"
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -50,9 +51,10 @@ def check_place(workdir: pathlib.Path) -> None:
         raise ConfigError(f"--workdir={workdir}: is a file; choose a directory")
     if (workdir / CONFIG).is_file() or not workdir.is_dir():
         return
-    # A process that was killed while writing the first file may have left its partial file, and a job
-    # begins with its script and log there.
-    if any(not path.name.endswith(".partial") and path.name != "launch" for path in workdir.iterdir()):
+    # A process that was killed while writing the first file may have left its partial file, a job begins
+    # with its script and log there, and a run may have been planned.
+    before = ("launch", PLAN)
+    if any(not path.name.endswith(".partial") and path.name not in before for path in workdir.iterdir()):
         raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
 
 
