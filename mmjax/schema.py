@@ -132,6 +132,21 @@ class Init:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank factors that are trained instead of kernels, see `mmjax.training.lora`.
+
+    rank: r, columns of A and rows of B; 0 has no factors.
+    alpha: the product A B is multiplied by alpha / rank; none is the rank.
+    patterns: regular expressions of parameter paths; of what they match, the kernels get factors and
+      do not move. What else moves is up to `optimizer.frozen`.
+    """
+
+    rank: int = 0
+    alpha: float | None = None
+    patterns: list[str] = _empty(list)
+
+
+@dataclasses.dataclass(frozen=True)
 class Multiplier:
     """`factor` on the learning rate of every parameter whose path `pattern` (a regex) matches."""
 
@@ -149,7 +164,8 @@ class Optimizer:
     accumulate_steps: microbatches a step is computed in. Losses always see the whole batch: where they
       compare examples, the gradient is cached at the model's outputs (GradCache), so negatives are
       never lost.
-    frozen: regular expressions of parameter paths that do not move and carry no optimizer state.
+    frozen: regular expressions of parameter paths that do not move, and carry no optimizer state and
+      no moving average.
     multipliers: factors on the learning rate of parameters; the first pattern that matches counts.
     layer_decay: factor on the learning rate per layer below the top of each encoder (1 = none).
     ema: decay of an exponential moving average of the parameters, evaluated instead of them; 0 = none.
@@ -216,6 +232,7 @@ class Config:
     remat: bool = False
     scan: bool = False
     init: Init = _section(Init)
+    lora: Lora = _section(Lora)
     mesh: Mesh = _section(Mesh)
     checkpoint: Checkpoint = _section(Checkpoint)
     evals: dict[str, component("evaluators")] = _empty(dict)
