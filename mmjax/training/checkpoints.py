@@ -181,10 +181,11 @@ class Checkpoints:
         return step, TrainState(**items.pop("training"), **items), data_state
 
     def _averages_all(self, path, abstract):
-        """Whether the moving average is of all parameters, as in runs that began when it always was."""
+        """Whether more is averaged than in `abstract`: all, as in runs that began when it always was."""
         saved = self._checkpointer.metadata(path).item_metadata.get("ema")
-        names = {name for name, _ in named_leaves(saved.tree)} if saved else set()
-        return names == {name for name, _ in named_leaves(abstract.params)}
+        trees = (saved.tree if saved else {}, abstract.params, abstract.ema)
+        there, every, here = ({name for name, _ in named_leaves(tree)} for tree in trees)
+        return there == every != here
 
     def _finish(self, path, record):
         try:
