@@ -214,7 +214,9 @@ class Config:
 
     Exactly one of total_steps, total_epochs, total_examples says how long it trains.
     dtype: what the model computes in; parameters are always float32.
-    remat: recompute the activations of each transformer block in the backward pass.
+    remat: what each block recomputes in the backward pass. False keeps all activations, true recomputes
+      all; 'dots' keeps the results of matrix products, 'dots_with_no_batch_dims' those of products with
+      parameters and not the scores of attention.
     scan: compile one transformer block per stack and scan it over the layers, which takes a deep model
       less time to compile; `init.run` reads runs of either form.
     """
@@ -229,7 +231,7 @@ class Config:
     total_epochs: float | None = None
     total_examples: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    remat: Literal[False, True, "dots", "dots_with_no_batch_dims"] = False
     scan: bool = False
     init: Init = _section(Init)
     lora: Lora = _section(Lora)
