@@ -4,7 +4,11 @@
 
 By default the text encoder is locked: MiniLM, a published sentence encoder of six layers, as it is,
 and a linear map of what drawings look like learns to place them where it places their names (openmoji;
-some five minutes on two cores). The other way round is the paper's:
+some five minutes on two cores). With
+
+    ... --config.lora.rank=8 --config.lora.patterns='["text_encoder/.*/(query|value)/kernel"]'
+
+low-rank factors beside its kernels learn too (docs/finetuning.md). The other way round is the paper's:
 
     ... --config=configs/lit.py:locked=image,img=hf:google/vit-base-patch16-224-in21k,data=coco
 

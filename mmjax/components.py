@@ -275,12 +275,19 @@ def _normalise_fields(given, cls, path, what):
 
 def _normalise_literal(value, choices, path):
     for choice in choices:
-        if value == choice or (isinstance(value, Text) and value == str(choice)):
+        same_kind = isinstance(value, bool) == isinstance(choice, bool)  # 1 == True
+        read = value.lower() if isinstance(value, Text) and isinstance(choice, bool) else value
+        if (value == choice and same_kind) or (isinstance(value, Text) and read == _written(choice)):
             return choice
+    written = [_written(choice) for choice in choices]
     raise ConfigError(
-        f"{path}: got {_show(value)}{suggestion(value, choices)}; expected one of: "
-        + ", ".join(str(c) for c in choices)
+        f"{path}: got {_show(value)}{suggestion(value, written)}; expected one of: {', '.join(written)}"
     )
+
+
+def _written(choice) -> str:
+    """A choice of a `Literal` as a config's JSON and the command line write it."""
+    return str(choice).lower() if isinstance(choice, bool) else str(choice)
 
 
 def _normalise_list(value, hint, path):
@@ -323,7 +330,7 @@ def _describe(hint) -> str:
     if origin is Annotated:
         return f"a component of '{arguments[1].name}', a mapping with a 'type'"
     if origin is Literal:
-        return "one of: " + ", ".join(str(a) for a in arguments)
+        return "one of: " + ", ".join(_written(a) for a in arguments)
     if origin in (Union, types.UnionType):
         return f"{_describe(next(a for a in arguments if a is not type(None)))}, or none"
     if origin in _LISTS:

@@ -137,13 +137,25 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
         _known(section["data"], ["train", *data["eval"]], f"evals.{name}.data", "data.eval")
     optimizer = config["optimizer"]
     patterns = [*optimizer["frozen"], *(m["pattern"] for m in optimizer["multipliers"])]
-    for pattern in [*patterns, *config["init"]["include"], *config["init"]["exclude"]]:
+    lora = config["lora"]
+    for pattern in [*patterns, *config["init"]["include"], *config["init"]["exclude"], *lora["patterns"]]:
         try:
             re.compile(pattern)
         except re.error as error:
             raise ConfigError(f"'{pattern}' is not a regular expression ({error})") from None
     if not 0 <= optimizer["ema"] < 1:
         raise ConfigError(f"optimizer.ema: got {optimizer['ema']}, expected 0 (none) to less than 1")
+    if lora["rank"] < 0:
+        raise ConfigError(f"lora.rank: got {lora['rank']}, expected 0 (no factors) or more")
+    if lora["rank"] and not lora["patterns"]:
+        raise ConfigError(
+            "lora.patterns: is empty; name the kernels that get factors, such as "
+            "'text_encoder/.*/(query|value)/kernel', or set lora.rank=0"
+        )
+    if lora["patterns"] and not lora["rank"]:
+        raise ConfigError("lora.rank: is 0, but lora.patterns names kernels; set it to 1 or more, such as 8")
+    if lora["alpha"] is not None and lora["alpha"] <= 0:
+        raise ConfigError(f"lora.alpha: got {lora['alpha']}, expected more than 0, or none (the rank)")
     return ConfigDict(config)
 
 

@@ -121,7 +121,7 @@ def build_model(config: Mapping[str, Any], spec: Spec) -> Model:
 
 
 def assemble(
-    section: Mapping[str, Any], *, dtype: Any = jnp.float32, remat: bool = False, scan: bool = False
+    section: Mapping[str, Any], *, dtype: Any = jnp.float32, remat: bool | str = False, scan: bool = False
 ) -> Model:
     """The model of a normalised `model` section, sizes and all; whether it fits any data is not looked at.
 

@@ -132,6 +132,21 @@ class Init:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+    """Low-rank factors that are trained instead of kernels, see `mmjax.training.lora`.
+
+    rank: r, columns of A and rows of B; 0 has no factors.
+    alpha: the product A B is multiplied by alpha / rank; none is the rank.
+    patterns: regular expressions of parameter paths; of what they match, the kernels get factors and
+      do not move. What else moves is up to `optimizer.frozen`.
+    """
+
+    rank: int = 0
+    alpha: float | None = None
+    patterns: list[str] = _empty(list)
+
+
+@dataclasses.dataclass(frozen=True)
 class Multiplier:
     """`factor` on the learning rate of every parameter whose path `pattern` (a regex) matches."""
 
@@ -149,7 +164,8 @@ class Optimizer:
     accumulate_steps: microbatches a step is computed in. Losses always see the whole batch: where they
       compare examples, the gradient is cached at the model's outputs (GradCache), so negatives are
       never lost.
-    frozen: regular expressions of parameter paths that do not move and carry no optimizer state.
+    frozen: regular expressions of parameter paths that do not move, and carry no optimizer state and
+      no moving average.
     multipliers: factors on the learning rate of parameters; the first pattern that matches counts.
     layer_decay: factor on the learning rate per layer below the top of each encoder (1 = none).
     ema: decay of an exponential moving average of the parameters, evaluated instead of them; 0 = none.
@@ -198,7 +214,9 @@ class Config:
 
     Exactly one of total_steps, total_epochs, total_examples says how long it trains.
     dtype: what the model computes in; parameters are always float32.
-    remat: recompute the activations of each transformer block in the backward pass.
+    remat: what each block recomputes in the backward pass. False keeps all activations, true recomputes
+      all; 'dots' keeps the results of matrix products, 'dots_with_no_batch_dims' those of products with
+      parameters and not the scores of attention.
     scan: compile one transformer block per stack and scan it over the layers, which takes a deep model
       less time to compile; `init.run` reads runs of either form.
     """
@@ -213,9 +231,10 @@ class Config:
     total_epochs: float | None = None
     total_examples: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: bool = False
+    remat: Literal[False, True, "dots", "dots_with_no_batch_dims"] = False
     scan: bool = False
     init: Init = _section(Init)
+    lora: Lora = _section(Lora)
     mesh: Mesh = _section(Mesh)
     checkpoint: Checkpoint = _section(Checkpoint)
     evals: dict[str, component("evaluators")] = _empty(dict)

@@ -15,6 +15,7 @@ from mmjax.errors import ConfigError
 from mmjax.layers.mlp import Activation
 from mmjax.layers.norms import BatchNorm, LayerNorm
 from mmjax.layers.pooling import mean_pool
+from mmjax.layers.remat import rematerialised
 from mmjax.layers.swin import PatchMerging, SwinBlock
 from mmjax.types import Features
 
@@ -61,7 +62,7 @@ class ClapAudio(nn.Module):
         of blocks have an eps of 1e-5.
       attention_dropout, dropout: rate of what attention, and the MLP, of a block put out.
       drop_path: probability that the last block's branches are dropped; earlier ones' less.
-      remat: recompute the blocks' activations in the backward pass.
+      remat: which activations of a block are recomputed, see `mmjax.layers.remat`.
       dtype: what it computes in.
     """
 
@@ -126,7 +127,7 @@ class ClapAudio(nn.Module):
         real = jnp.repeat(real, grid.shape[1] // ratio, axis=1)
 
         rates = np.linspace(0, self.drop_path, sum(size.depths)).tolist()
-        block = nn.remat(SwinBlock, static_argnums=(3,)) if self.remat else SwinBlock
+        block = rematerialised(SwinBlock, self.remat, static_argnums=(3,))
         for stage, (depth, heads) in enumerate(zip(size.depths, size.heads, strict=True)):
             if stage:
                 grid = PatchMerging(dtype=self.dtype, name=f"stage_{stage}_merge")(grid)

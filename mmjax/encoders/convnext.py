@@ -14,6 +14,7 @@ from mmjax.errors import ConfigError
 from mmjax.layers.mlp import MLP, Activation
 from mmjax.layers.norms import LayerNorm
 from mmjax.layers.pooling import mean_pool
+from mmjax.layers.remat import rematerialised
 from mmjax.types import Features
 
 
@@ -54,7 +55,7 @@ class ConvNeXt(nn.Module):
       drop_path: probability that what the last block adds to an example is dropped (Huang et al. 2016,
         arXiv:1603.09382); earlier ones' less.
       eps: added to the variance by the normalisation of `pooled`; the others have 1e-6.
-      remat: recompute the blocks' activations in the backward pass.
+      remat: which activations of a block are recomputed, see `mmjax.layers.remat`.
       dtype: what it computes in.
     """
 
@@ -100,7 +101,7 @@ class ConvNeXt(nn.Module):
         x = self._patches("stem", size.widths[0], self.patch_size)(x.astype(self.dtype))
         x = LayerNorm(_EPS, dtype=self.dtype, name="stem_norm")(x)
         # Argument 2 of __call__ (self is 0) is `train`, a Python bool.
-        block = nn.remat(ConvNeXtBlock, static_argnums=(2,)) if self.remat else ConvNeXtBlock
+        block = rematerialised(ConvNeXtBlock, self.remat, static_argnums=(2,))
         first = 0  # number of the stage's first block
         for stage, (depth, width) in enumerate(zip(size.depths, size.widths, strict=True)):
             if stage:

@@ -25,7 +25,7 @@ class FrameWise(nn.Module):
         encoder of ViViT, Arnab et al. 2021, arXiv:2103.15691, section 3.3).
       depth, heads: of the temporal transformer.
       dropout: rate in the temporal transformer.
-      remat: recompute its blocks' activations in the backward pass.
+      remat: which activations of its blocks are recomputed, see `mmjax.layers.remat`.
       scan: its blocks as one, scanned over stacked parameters, see `transformer_blocks`.
       dtype: what it computes in.
     """

@@ -15,6 +15,7 @@ from mmjax.errors import ConfigError
 from mmjax.layers.mlp import ACTIVATIONS, Activation
 from mmjax.layers.norms import BatchNorm
 from mmjax.layers.pooling import mean_pool
+from mmjax.layers.remat import rematerialised
 from mmjax.types import Features
 
 Block = Literal["basic", "bottleneck"]
@@ -59,7 +60,7 @@ class ResNet(nn.Module):
         whatever the other is.
       norm: 'batch', or 'group' (Wu and He 2018, arXiv:1803.08494).
       groups: most groups that 'group' makes; fewer where the channels do not divide.
-      remat: recompute the blocks' activations in the backward pass.
+      remat: which activations of a block are recomputed, see `mmjax.layers.remat`.
       dtype: what it computes in.
     """
 
@@ -104,7 +105,7 @@ class ResNet(nn.Module):
         )
         x = ACTIVATIONS[self.activation](x)
         # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-        block = nn.remat(ResNetBlock, static_argnums=(3,)) if self.remat else ResNetBlock
+        block = rematerialised(ResNetBlock, self.remat, static_argnums=(3,))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
         for stage, (depth, width) in enumerate(zip(size.depths, size.widths, strict=True)):
             for i in range(depth):

@@ -41,7 +41,7 @@ class TransformerEncoder(nn.Module):
         'none'. Where blocks normalise last ('post') it must be 'all', and nothing more is done.
       dropout: rate of the embedding, attention and MLP outputs.
       drop_path: probability that the last block's branches are dropped; earlier ones' less.
-      remat: recompute the blocks' activations in the backward pass.
+      remat: which activations of a block are recomputed, see `mmjax.layers.remat`.
       scan: one block scanned over stacked parameters, see `transformer_blocks`.
       dtype: what it computes in.
     """

@@ -23,7 +23,7 @@ class AttentionFusion(nn.Module):
       heads: H, a divisor of the width.
       mlp_width: F; 0 is 4 D.
       dropout: rate on each branch, in training.
-      remat: recompute the activations of each layer in the backward pass.
+      remat: which activations of a layer are recomputed, see `mmjax.layers.remat`.
       dtype: what it computes in.
     """
 

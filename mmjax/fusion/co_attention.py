@@ -13,6 +13,7 @@ from mmjax.fusion.attention import AttentionFusion, feed_forward
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.norms import LayerNorm
 from mmjax.layers.pooling import mean_pool
+from mmjax.layers.remat import rematerialised
 from mmjax.layers.transformer import BlockSettings, Residual, TransformerBlock
 from mmjax.types import Features
 
@@ -53,7 +54,7 @@ class CoAttention(AttentionFusion):
             for name, stream in streams.items()
         }
         # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-        layer = nn.remat(CoAttentionLayer, static_argnums=(3,)) if self.remat else CoAttentionLayer
+        layer = rematerialised(CoAttentionLayer, self.remat, static_argnums=(3,))
         for i in range(self.depth):
             tokens = layer(self.settings(), self.dtype, name=f"layers_{i}")(tokens, masks, train)
 

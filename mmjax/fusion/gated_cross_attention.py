@@ -16,6 +16,7 @@ from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.mlp import MLP
 from mmjax.layers.norms import LayerNorm
 from mmjax.layers.pooling import mean_pool
+from mmjax.layers.remat import rematerialised
 from mmjax.types import Features
 
 
@@ -52,7 +53,7 @@ class GatedCrossAttention(nn.Module):
       heads: H, a divisor of the width of the query stream.
       mlp_width: F; 0 is 4 D.
       dropout: rate on each branch, in training.
-      remat: recompute the activations of each layer in the backward pass.
+      remat: which activations of a layer are recomputed, see `mmjax.layers.remat`.
       dtype: what it computes in.
     """
 
@@ -79,7 +80,7 @@ class GatedCrossAttention(nn.Module):
         x, mask, visible = stack.embed()
         others, context, context_mask = self._look_at(features, x.shape[-1], train)
         # Argument 4 of __call__ (self is 0) is `train`, a Python bool.
-        layer = nn.remat(GatedLayer, static_argnums=(4,)) if self.remat else GatedLayer
+        layer = rematerialised(GatedLayer, self.remat, static_argnums=(4,))
         for i in range(0, stack.depth, self.every):
             if context is not None:
                 gated = layer(self.heads, self.mlp_width, self.dropout, self.dtype, name=f"layers_{i}")

@@ -12,6 +12,7 @@ from mmjax.fusion import common
 from mmjax.fusion.attention import AttentionFusion, feed_forward, look_at
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.norms import LayerNorm
+from mmjax.layers.remat import rematerialised
 from mmjax.layers.transformer import BlockSettings, Residual
 from mmjax.types import Features
 
@@ -56,7 +57,7 @@ class PerceiverResampler(AttentionFusion):
         learned = common.LearnedTokens(self.queries, self.width, self.dtype, name="learned_queries")
         queries = learned(len(mask))
         # Argument 4 of __call__ (self is 0) is `train`, a Python bool.
-        layer = nn.remat(ResamplerLayer, static_argnums=(4,)) if self.remat else ResamplerLayer
+        layer = rematerialised(ResamplerLayer, self.remat, static_argnums=(4,))
         for i in range(self.depth):
             queries = layer(self.settings(), self.dtype, name=f"layers_{i}")(queries, context, mask, train)
         queries = LayerNorm(dtype=self.dtype, name="norm")(queries)

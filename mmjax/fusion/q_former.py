@@ -12,6 +12,7 @@ from mmjax.fusion import common
 from mmjax.fusion.attention import AttentionFusion, feed_forward, look_at
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.norms import LayerNorm
+from mmjax.layers.remat import rematerialised
 from mmjax.layers.transformer import BlockSettings, Residual
 from mmjax.types import Features
 
@@ -73,7 +74,7 @@ class QFormer(AttentionFusion):
         if self.text is not None:
             words, word_mask = tokens[self.text], streams[self.text].mask
         # Argument 6 of __call__ (self is 0) is `train`, a Python bool.
-        block = nn.remat(QFormerBlock, static_argnums=(6,)) if self.remat else QFormerBlock
+        block = rematerialised(QFormerBlock, self.remat, static_argnums=(6,))
         for i in range(self.depth):
             looks = bool(others) and i % self.cross_every == 0
             queries, words = block(self.settings(), looks, self.dtype, name=f"blocks_{i}")(

@@ -26,7 +26,9 @@ from mmjax.inference.heads import EMBEDDINGS, PREDICTIONS, readable_heads
 from mmjax.inference.items import Items, given_items, read_items, read_value
 from mmjax.inference.search import Hit, Index, search
 from mmjax.model import build_model
+from mmjax.training import lora
 from mmjax.training.checkpoints import restore_params
+from mmjax.training.state import eval_params
 from mmjax.training.workdir import read_config, read_json
 
 
@@ -47,7 +49,7 @@ def load(workdir: pathlib.Path | str, step: int | None = None, *, batch_size: in
     spec = read_spec(read_json(workdir / "spec.json"))
     class_names = read_json(workdir / "data.json")["class_names"]
     step, saved = restore_params(workdir / "checkpoints", step)
-    params = saved["params"] if saved["ema"] is None else saved["ema"]
+    params = lora.merge(eval_params(saved["params"], saved["ema"]), config["lora"])
     return Run(
         config,
         {"params": params, **saved["model_state"]},
@@ -86,7 +88,8 @@ class Run:
       config: the resolved config.
       step: of the checkpoint.
       kinds: stream -> 'image', 'text', 'audio', 'waveform' or 'video'.
-      model, variables: `run.model.apply(run.variables, batch)` computes everything.
+      model, variables: `run.model.apply(run.variables, batch)` computes everything; low-rank factors
+        (`mmjax.training.lora`) are in the kernels.
       tokenizers: by name.
       class_names: label -> names of its classes.
       batch_size: how many items are computed at once.

@@ -63,7 +63,7 @@ def from_pretrained(
     *,
     revision: str | None = None,
     dtype: Any = jnp.float32,
-    remat: bool = False,
+    remat: bool | str = False,
     scan: bool = False,
 ) -> Pretrained:
     """A published model, ready to be applied or trained.

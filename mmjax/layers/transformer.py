@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.mlp import MLP, Activation
 from mmjax.layers.norms import LayerNorm, RMSNorm
+from mmjax.layers.remat import rematerialised
 
 AttentionMask = Bool[Array, "B L"] | Bool[Array, "#B #H #L #L"]
 DropRate = float | Float[Array, ""] | None  # none drops nothing
@@ -207,7 +208,7 @@ def transformer_blocks(
     settings: BlockSettings,
     *,
     block: type[TransformerBlock] = TransformerBlock,
-    remat: bool = False,
+    remat: bool | str = False,
     scan: bool = False,
     dtype: Any = jnp.float32,
     **fields: Any,
@@ -218,7 +219,7 @@ def transformer_blocks(
       depth: how many.
       settings: the shape of each.
       block: their class, called as a `TransformerBlock` is.
-      remat: recompute a block's activations in the backward pass instead of keeping them.
+      remat: which activations of a block are recomputed in the backward pass, see `mmjax.layers.remat`.
       scan: one block scanned over parameters with a leading axis of layers ('blocks/...'), compiled
         once whatever the depth, instead of one after the other ('blocks_0/...', 'blocks_1/...').
         `mmjax.layers.stacking` turns the parameters of one form into the other's.
@@ -227,13 +228,10 @@ def transformer_blocks(
     """
     if not scan or not depth:
         # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-        block = nn.remat(block, static_argnums=(3,)) if remat else block
+        block = rematerialised(block, remat, static_argnums=(3,))
         return [block(settings, dtype=dtype, **fields) for _ in range(depth)]
-    block = _as_scanned(block)
-    if remat:  # a scan is no place where the compiler could undo the recomputation
-        block = nn.remat(block, static_argnums=(4,), prevent_cse=False)
     scanned = nn.scan(
-        block,
+        rematerialised(_as_scanned(block), remat, static_argnums=(4,), scanned=True),
         variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, *(nn.broadcast,) * 5),

@@ -28,6 +28,11 @@ PLACEMENT = (
     (r"(up|gate)/kernel", (None, "tensor")),  # [D, F]
     (r"(up|gate)/bias", ("tensor",)),  # [F]
     (r"down/kernel", ("tensor", None)),  # [F, D]
+    # Factors of `mmjax.training.lora` have the axes of their kernel, and r, which is not split.
+    (r"(query|key|value)/kernel/b", (None, "tensor", None)),  # [r, H, K]
+    (r"out/kernel/a", ("tensor", None, None)),  # [H, K, r]
+    (r"(up|gate)/kernel/b", (None, "tensor")),  # [r, F]
+    (r"down/kernel/a", ("tensor", None)),  # [F, r]
 )
 
 # Smaller arrays are not split over `fsdp`: gathering them costs more than keeping them.

@@ -31,6 +31,7 @@ from mmjax.layers.stacking import stack_blocks, unstack_blocks
 from mmjax.parallel.placement import named_leaves, path_name
 from mmjax.training import checkpoint_files as files
 from mmjax.training.state import TrainState
+from mmjax.training.trees import pick
 
 _ITEMS = ("params", "model_state", "ema", "training")
 _NONE, _ALL_DAMAGED = -1, -2  # instead of a step, between processes
@@ -167,13 +168,24 @@ class Checkpoints:
     def _restore(self, step, abstract):
         path = self.directory / str(step)
         wanted = _items(abstract)
+        if "ema" in wanted and self._averages_all(path, abstract):
+            wanted["ema"] = abstract.params
         _check_fits(self._checkpointer, path, wanted)
         args = ocp.args.Composite(**{name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()})
         found = self._checkpointer.restore(path, args)
         items = {name: found[name] if name in wanted else tree for name, tree in _all_items(abstract).items()}
+        if "ema" in wanted:
+            items["ema"] = pick(items["ema"], abstract.ema)
         self._at = step
         data_state = files.read_record(path)["data_state"]
         return step, TrainState(**items.pop("training"), **items), data_state
+
+    def _averages_all(self, path, abstract):
+        """Whether more is averaged than in `abstract`: all, as in runs that began when it always was."""
+        saved = self._checkpointer.metadata(path).item_metadata.get("ema")
+        trees = (saved.tree if saved else {}, abstract.params, abstract.ema)
+        there, every, here = ({name for name, _ in named_leaves(tree)} for tree in trees)
+        return there == every != here
 
     def _finish(self, path, record):
         try:

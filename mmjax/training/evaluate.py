@@ -22,7 +22,7 @@ from mmjax.evaluation.run import build_evaluators, names_to_collect, run_evaluat
 from mmjax.parallel.mesh import activation_rules, batch_sharding, reader, replicated
 from mmjax.training.checkpoints import restore_params
 from mmjax.training.setup import Setup, load_data, set_up
-from mmjax.training.state import TrainState, place_params, shardings_of
+from mmjax.training.state import TrainState, eval_params, place_params, shardings_of
 from mmjax.training.step import make_eval_step
 
 
@@ -138,7 +138,7 @@ def evaluate_checkpoint(
     setup = set_up(config, data)
     evaluation = Evaluation(setup, workdir)
     step, saved = restore_params(workdir / "checkpoints", step)
-    given = saved["params"] if saved["ema"] is None else saved["ema"]
+    given = eval_params(saved["params"], saved["ema"])
     params = place_params(given, setup.abstract.params)
     model_state = place_params(saved["model_state"], setup.abstract.model_state)
     return step, evaluation.run_on(list(only or config.evals), step, params, model_state)

@@ -29,6 +29,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mmjax import objectives as objectives_lib
 from mmjax.errors import ConfigError
 from mmjax.parallel.mesh import BATCH_AXES
+from mmjax.training.trees import overlay, select
 from mmjax.types import Batch, Outputs
 
 
@@ -70,17 +71,17 @@ def make_gradient_function(
       param_shardings: where gradients live, a tree like the parameters.
       accumulate_steps: microbatches; 1 takes the batch in one piece.
       trainable: tree of bools like the parameters; the gradient of the others is zero, and nothing
-        is computed for it. None trains all.
+        is computed or kept for it. None trains all.
     """
     reads = sorted({name for objective in objectives.values() for name in objective.reads()})
     mesh = jax.tree.leaves(param_shardings)[0].mesh
     microbatch_sharding = NamedSharding(mesh, PartitionSpec(None, BATCH_AXES))
+    moving_shardings = select(param_shardings, trainable)
 
-    def forward(params, model_state, batch, key):
-        if trainable is not None:
-            params = jax.tree.map(_stop_gradient_unless, params, trainable)
+    # The gradient is taken with respect to `moving`, the part of the parameters that is trained.
+    def forward(moving, params, model_state, batch, key):
         outputs, new_state = model.apply(
-            {"params": params, **model_state},
+            {"params": overlay(params, moving), **model_state},
             batch,
             train=True,
             rngs={"dropout": key},
@@ -89,21 +90,21 @@ def make_gradient_function(
         objectives_lib.check(objectives, outputs, batch)
         return {name: outputs[name] for name in reads}, new_state
 
-    def whole(params, model_state, batch, key):
-        def compute(params):
-            outputs, new_state = forward(params, model_state, batch, key)
+    def whole(moving, params, model_state, batch, key):
+        def compute(moving):
+            outputs, new_state = forward(moving, params, model_state, batch, key)
             loss, metrics = objectives_lib.total_loss(objectives, outputs, batch)
             return loss, (metrics, outputs, new_state)
 
-        (loss, (metrics, outputs, new_state)), gradients = jax.value_and_grad(compute, has_aux=True)(params)
+        (loss, (metrics, outputs, new_state)), gradients = jax.value_and_grad(compute, has_aux=True)(moving)
         return LossAndGradients(loss, metrics, outputs, gradients, new_state)
 
-    def cached(params, model_state, batch, key):
+    def cached(moving, params, model_state, batch, key):
         microbatches = {name: split(x, name) for name, x in batch.items()}
         keys = jax.random.split(key, accumulate_steps)
 
         def first(state, item):
-            outputs, state = forward(params, state, *item)
+            outputs, state = forward(moving, params, state, *item)
             return state, outputs
 
         new_state, pieces = jax.lax.scan(first, model_state, (microbatches, keys))
@@ -120,22 +121,22 @@ def make_gradient_function(
             gradients, state = carry
             *item, cotangent = item
 
-            def again(params):
-                outputs, new_state = forward(params, state, *item)
+            def again(moving):
+                outputs, new_state = forward(moving, params, state, *item)
                 return {name: outputs[name] for name in cotangent}, new_state
 
-            _, pull_back, state = jax.vjp(again, params, has_aux=True)
+            _, pull_back, state = jax.vjp(again, moving, has_aux=True)
             return (jax.tree.map(jnp.add, gradients, pull_back(cotangent)[0]), state), None
 
-        carry = (zeros_like(params), model_state)
+        carry = (no_gradient(moving), model_state)
         (gradients, _), _ = jax.lax.scan(second, carry, (microbatches, keys, cotangents))
         return LossAndGradients(loss, metrics, outputs, gradients, new_state)
 
-    def added(params, model_state, batch, key):
+    def added(moving, params, model_state, batch, key):
         microbatches = {name: split(x, name) for name, x in batch.items()}
         keys = jax.random.split(key, accumulate_steps)
         # What counts does not depend on what the outputs hold; the compiler drops the losses of zeros.
-        shapes, _ = jax.eval_shape(forward, params, model_state, batch, key)
+        shapes, _ = jax.eval_shape(forward, moving, params, model_state, batch, key)
         nothing = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
         numbers = {name: o.terms(nothing, batch)[1] for name, o in objectives.items()}
 
@@ -143,16 +144,16 @@ def make_gradient_function(
             gradients, state = carry
             part, key = item
 
-            def compute(params):
-                outputs, new_state = forward(params, state, part, key)
+            def compute(moving):
+                outputs, new_state = forward(moving, params, state, part, key)
                 losses, metrics = objectives_lib.losses_of_part(objectives, outputs, part, numbers)
                 total, _ = objectives_lib.combine(objectives, losses, metrics)
                 return total, (losses, metrics, outputs, new_state)
 
-            own, (*found, state) = jax.grad(compute, has_aux=True)(params)
+            own, (*found, state) = jax.grad(compute, has_aux=True)(moving)
             return (jax.tree.map(jnp.add, gradients, own), state), found
 
-        carry = (zeros_like(params), model_state)
+        carry = (no_gradient(moving), model_state)
         (gradients, new_state), found = jax.lax.scan(one, carry, (microbatches, keys))
         *sums, pieces = found
         losses, metrics = jax.tree.map(lambda x: x.sum(0), sums)
@@ -171,8 +172,8 @@ def make_gradient_function(
         pieces = x.reshape(x.shape[0] // accumulate_steps, accumulate_steps, *x.shape[1:]).swapaxes(0, 1)
         return jax.lax.with_sharding_constraint(pieces, microbatch_sharding)
 
-    def zeros_like(params):
-        return jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, params), param_shardings)
+    def no_gradient(moving):
+        return jax.lax.with_sharding_constraint(jax.tree.map(jnp.zeros_like, moving), moving_shardings)
 
     def join(pieces, name):
         if pieces.ndim == 1:  # a scalar, such as a learned temperature: the same in every microbatch
@@ -185,10 +186,15 @@ def make_gradient_function(
         return split(x, "outputs")
 
     if accumulate_steps == 1:
-        return whole
-    means = all(isinstance(o, objectives_lib.MeanObjective) for o in objectives.values())
-    return added if means else cached
+        compute_all = whole
+    elif all(isinstance(o, objectives_lib.MeanObjective) for o in objectives.values()):
+        compute_all = added
+    else:
+        compute_all = cached
 
+    def function(params, model_state, batch, key):
+        result = compute_all(select(params, trainable), params, model_state, batch, key)
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return result._replace(gradients=overlay(zeros, result.gradients))
 
-def _stop_gradient_unless(param, moves):
-    return param if moves else jax.lax.stop_gradient(param)
+    return function

@@ -25,7 +25,7 @@ from mmjax.evaluation.run import build_evaluators, check_metric
 from mmjax.files import write_json
 from mmjax.interop.init import check_architectures, published_encoders
 from mmjax.parallel.mesh import batch_sharding
-from mmjax.training import resume
+from mmjax.training import lora, resume
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.checkpoint_files import complete_steps
 from mmjax.training.checkpoints import Checkpoints, merge_model_state, merge_params, restore_params
@@ -33,8 +33,9 @@ from mmjax.training.evaluate import Evaluation
 from mmjax.training.progress import Progress
 from mmjax.training.setup import Setup, fill_sizes, load_data, set_up
 from mmjax.training.signals import StopRequest
-from mmjax.training.state import TrainState, create_state, replace_params
+from mmjax.training.state import TrainState, create_state, eval_params, replace_params
 from mmjax.training.step import pop_non_finite
+from mmjax.training.trees import select
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         best_mode=config.checkpoint.best_mode,
     )
     state, step, carried = _start(setup, checkpoints)
+    moving, count = _size(select(state.params, setup.trainable)), _size(state.params)
+    logging.info("%s of %s parameters are trained", f"{moving:,}", f"{count:,}")
     window = Window(carried.get("window", {}))
     metrics = carried.get("metrics")
     clock = Clock(carried.get("clock", {}), step, config.batch_size)
@@ -157,7 +160,8 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
         "steps": setup.total_steps,
         "wall_seconds": clock.seconds(),
         "examples_per_second": clock.examples_per_second(setup.total_steps),
-        "parameters": sum(x.size for x in jax.tree.leaves(state.params)),
+        "parameters": _size(state.params),
+        "trained_parameters": _size(select(state.params, setup.trainable)),
         "devices": [device.device_kind for device in jax.devices()],
         "versions": workdir_lib.versions(),
         "git_revision": workdir_lib.git_revision(),
@@ -166,6 +170,10 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
     if jax.process_index() == 0:
         write_json(workdir / workdir_lib.RESULT, result)
     return result
+
+
+def _size(params) -> int:
+    return sum(x.size for x in jax.tree.leaves(params))
 
 
 class Clock:
@@ -302,7 +310,9 @@ def initial_state(setup: Setup) -> TrainState:
     if not init.run:
         return state
     step, source = restore_params(pathlib.Path(init.run) / "checkpoints", init.step)
-    given = source["params"] if source["ema"] is None else source["ema"]
+    given = eval_params(source["params"], source["ema"])
+    if lora.LORA in given:  # what they make of the kernels is taken, and not the factors
+        given = lora.merge(given, workdir_lib.read_config(pathlib.Path(init.run))["lora"])
     params, report = merge_params(state.params, given, init.include, init.exclude)
     model_state = merge_model_state(state.model_state, source["model_state"], init.include, init.exclude)
     logging.info(

@@ -5,14 +5,13 @@ Regular expressions match a whole '/'-joined parameter path, `text_encoder/.*` o
 
 Weight decay is decoupled (Loshchilov and Hutter 2019, arXiv:1711.05101) in every rule, multiplied
 by the learning rate, and applies to matrices only: parameters named `kernel`, `embedding` or
-`recurrent`. Biases, norm scales, position tables, class and latent tokens and the logit scale are
-not decayed.
+`recurrent`, and the factors `a` and `b` of `mmjax.training.lora`. Biases, norm scales, position
+tables, class and latent tokens and the logit scale are not decayed.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -25,8 +24,10 @@ import optax
 from mmjax import components
 from mmjax.errors import ConfigError
 from mmjax.parallel.placement import named_leaves, path_name
+from mmjax.training import lora
+from mmjax.training.patterns import check_matches, matches
 
-_DECAYED = ("kernel", "embedding", "recurrent")
+_DECAYED = ("kernel", "embedding", "recurrent", "a", "b")
 _DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -152,16 +153,15 @@ def make_optimizer(
 
 
 def trainable(section: Mapping[str, Any], params: Any) -> Any:
-    """Tree of bools like `params`: False where `section['frozen']` matches the path."""
-    patterns = section["frozen"]
+    """Tree of bools like `params`: False where `section['frozen']` matches, and for kernels with factors."""
+    patterns, names = section["frozen"], [name for name, _ in named_leaves(params)]
     for pattern in patterns:
-        _check_matches(pattern, params, "optimizer.frozen")
-    moves = jax.tree.map_with_path(
-        lambda path, _: not any(re.fullmatch(pattern, path_name(path)) for pattern in patterns), params
-    )
-    if not any(jax.tree.leaves(moves)):
-        raise ConfigError("optimizer.frozen: matches every parameter; nothing would be trained")
-    return moves
+        check_matches(pattern, names, "optimizer.frozen")
+    still = lora.adapted_kernels(params) | {name for name in names if matches(patterns, name)}
+    if still == set(names):
+        hint = "; '(?!lora/).*' leaves out the factors of lora" if lora.LORA in params else ""
+        raise ConfigError(f"optimizer.frozen: matches every parameter; nothing would be trained{hint}")
+    return jax.tree.map_with_path(lambda path, _: path_name(path) not in still, params)
 
 
 def decayed(params: Any) -> Any:
@@ -179,9 +179,11 @@ def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
     `pool`; these, and all that is in no encoder with blocks, are at the top. Of stacks within one
     encoder (frames, then time) each is counted by itself.
     """
+    shapes = {name: np.shape(leaf) for name, leaf in named_leaves(params)}
     for multiplier in section["multipliers"]:
-        _check_matches(multiplier["pattern"], params, "optimizer.multipliers")
-    below_top = _layers_below_top({name: np.shape(leaf) for name, leaf in named_leaves(params)})
+        check_matches(multiplier["pattern"], list(shapes), "optimizer.multipliers")
+    # Factors lie where their kernel does.
+    below_top = _layers_below_top({_in_model(name): shape for name, shape in shapes.items()})
     if section["layer_decay"] != 1.0 and not any(np.any(below) for below in below_top.values()):
         raise ConfigError(
             f"optimizer.layer_decay: got {section['layer_decay']}, but no encoder has numbered blocks such "
@@ -191,9 +193,13 @@ def learning_rate_factors(section: Mapping[str, Any], params: Any) -> Any:
     def factor(path, _):
         name = path_name(path)
         matching = (m["factor"] for m in section["multipliers"] if re.fullmatch(m["pattern"], name))
-        return next(matching, 1.0) * section["layer_decay"] ** below_top[name]
+        return next(matching, 1.0) * section["layer_decay"] ** below_top[_in_model(name)]
 
     return jax.tree.map_with_path(factor, params)
+
+
+def _in_model(name: str) -> str:
+    return name.removeprefix(f"{lora.LORA}/")
 
 
 # Blocks one by one, and blocks whose parameters are stacked along a leading axis.
@@ -237,16 +243,3 @@ def _scale_by_tree(factors: Any) -> optax.GradientTransformation:
         return scaled, state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
-def _check_matches(pattern: str, params: Any, key: str) -> None:
-    names = [name for name, _ in named_leaves(params)]
-    if any(re.fullmatch(pattern, name) for name in names):
-        return
-    parents = {"/".join(name.split("/")[:depth]) for name in names for depth in range(1, name.count("/") + 2)}
-    near = difflib.get_close_matches(pattern.replace(".*", ""), sorted(parents), n=3, cutoff=0.4)
-    near = near or sorted(names)[:3]
-    raise ConfigError(
-        f"{key}: '{pattern}' matches no parameter; a pattern matches a whole path, such as 'encoder/.*'; "
-        f"near: {', '.join(near)}"
-    )

@@ -24,7 +24,7 @@ from mmjax.model_checks import check_model
 from mmjax.objectives import Objective
 from mmjax.objectives import check as check_objectives
 from mmjax.parallel.mesh import check_batch_size, make_mesh, reader
-from mmjax.training import sizes
+from mmjax.training import lora, sizes
 from mmjax.training.optimizer import make_optimizer, trainable
 from mmjax.training.schedules import ToSteps, to_steps
 from mmjax.training.state import TrainState, abstract_params, abstract_state, shardings_of
@@ -40,9 +40,10 @@ class Setup:
       data: the open sources and tokenizers.
       mesh: the devices.
       pipeline: batches of the training data.
-      model, objectives: built from the config.
+      model, objectives: built from the config; the model has its low-rank factors.
       outputs: shapes of what the model gives, by name.
       tx, learning_rate: the optimizer and its schedule.
+      trainable: tree of bools like the parameters.
       abstract: shape, dtype and sharding of the training state.
       total_steps: length of the run.
       to_steps: reads a duration (`every_*`) of a section as steps.
@@ -52,11 +53,12 @@ class Setup:
     data: loading.LoadedData
     mesh: Mesh
     pipeline: TrainPipeline
-    model: Model
+    model: Model | lora.Adapted
     objectives: dict[str, Objective]
     outputs: dict[str, jax.ShapeDtypeStruct]
     tx: optax.GradientTransformation
     learning_rate: optax.Schedule
+    trainable: Any
     abstract: TrainState
     total_steps: int
     to_steps: ToSteps
@@ -80,7 +82,7 @@ class Setup:
             accumulate_steps=optimizer.accumulate_steps,
             batch_transforms=transforms,
             ema=optimizer.ema,
-            trainable=trainable(config_lib.to_dict(optimizer), self.abstract.params),
+            trainable=self.trainable,
         )
 
 
@@ -177,8 +179,11 @@ def set_up(
     total_steps = durations(plain, "total")
     durations = functools.partial(durations, total_steps=total_steps)
     learning_rate = components.build("schedules", plain["optimizer"]["schedule"]).make(total_steps, durations)
-    tx = make_optimizer(plain["optimizer"], abstract_params(model, batch), learning_rate)
-    abstract = abstract_state(model, batch, tx, mesh, ema=config.optimizer.ema > 0)
+    model = lora.adapt(model, plain["lora"], abstract_params(model, batch))
+    params = abstract_params(model, batch)
+    tx = make_optimizer(plain["optimizer"], params, learning_rate)
+    moves = trainable(plain["optimizer"], params)
+    abstract = abstract_state(model, batch, tx, mesh, ema=config.optimizer.ema > 0, trainable=moves)
     return Setup(
         config=config,
         data=data,
@@ -189,6 +194,7 @@ def set_up(
         outputs=outputs,
         tx=tx,
         learning_rate=learning_rate,
+        trainable=moves,
         abstract=abstract,
         total_steps=total_steps,
         to_steps=durations,

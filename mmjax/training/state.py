@@ -14,6 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from mmjax.parallel import placement
+from mmjax.training.trees import overlay, pick, select
 
 
 @flax.struct.dataclass
@@ -25,7 +26,7 @@ class TrainState:
       params: tree of float32 parameters.
       model_state: the model's other collections (BatchNorm statistics), by collection.
       opt_state: of the optimizer.
-      ema: exponential moving average of `params`, or None.
+      ema: exponential moving average of those `params` that are trained, or None.
       key: uint32 [2], data of the random key that every step folds its own from.
     """
 
@@ -39,7 +40,12 @@ class TrainState:
     @property
     def eval_params(self) -> Any:
         """What is evaluated: the moving average where there is one."""
-        return self.params if self.ema is None else self.ema
+        return eval_params(self.params, self.ema)
+
+
+def eval_params(params: Any, ema: Any) -> Any:
+    """`params` with the moving averages of those that have one; `ema` may be None."""
+    return params if ema is None else overlay(params, ema)
 
 
 def abstract_params(model: nn.Module, batch: Mapping[str, Any]) -> Any:
@@ -59,6 +65,7 @@ def abstract_state(
     mesh: Mesh,
     *,
     ema: bool = False,
+    trainable: Any = None,
     fsdp_min_size: int = placement.FSDP_MIN_SIZE,
 ) -> TrainState:
     """Shape, dtype and sharding of every array of the state, without making any.
@@ -68,12 +75,16 @@ def abstract_state(
       tx: the optimizer.
       mesh: where the state will live.
       ema: whether it holds a moving average.
+      trainable: tree of bools like the parameters, of which the moving average is; None is all.
       fsdp_min_size: see `mmjax.parallel.placement.param_shardings`.
 
     Returns:
       A `TrainState` of `jax.ShapeDtypeStruct`s.
     """
-    shapes = jax.eval_shape(functools.partial(_init_state, model, batch, tx, ema), jax.random.key(0))
+    init = functools.partial(_init_state, model, batch, tx, None)
+    shapes = jax.eval_shape(init, jax.random.key(0))
+    if ema:
+        shapes = shapes.replace(ema=select(shapes.params, trainable))
     shardings = placement.state_shardings(shapes, shapes.params, mesh, min_size=fsdp_min_size)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -99,7 +110,7 @@ def create_state(
 
     The numbers depend on the seed alone, not on the mesh.
     """
-    init = functools.partial(_init_state, model, batch, tx, abstract.ema is not None)
+    init = functools.partial(_init_state, model, batch, tx, abstract.ema)
     return jax.jit(init, out_shardings=shardings_of(abstract))(jax.random.key(seed))
 
 
@@ -119,7 +130,7 @@ def replace_params(state: TrainState, params: Any, model_state: Any = None) -> T
     placed = place_params(params, state.params)
     if model_state is not None:
         state = state.replace(model_state=place_params(model_state, state.model_state))
-    ema = None if state.ema is None else jax.tree.map(jnp.copy, placed)
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, pick(placed, state.ema))
     return state.replace(params=placed, ema=ema)
 
 
@@ -140,6 +151,6 @@ def _init_state(model, batch, tx, ema, key):
         params=params,
         model_state=model_state,
         opt_state=tx.init(params),
-        ema=jax.tree.map(jnp.copy, params) if ema else None,
+        ema=None if ema is None else jax.tree.map(jnp.copy, pick(params, ema)),
         key=jax.random.key_data(train_key),
     )

@@ -17,6 +17,7 @@ from mmjax.errors import ConfigError
 from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated
 from mmjax.training.gradients import make_gradient_function
 from mmjax.training.state import TrainState
+from mmjax.training.trees import pick
 from mmjax.types import Batch
 
 Metrics = objectives_lib.Metrics
@@ -72,8 +73,9 @@ def make_train_step(
         params = optax.apply_updates(state.params, updates)
         average = state.ema
         if average is not None:
-            # In this form the average of what does not move is that, to the last bit.
-            average = jax.tree.map(lambda old, new: old + (1.0 - ema) * (new - old), average, params)
+            average = jax.tree.map(
+                lambda old, new: old + (1.0 - ema) * (new - old), average, pick(params, average)
+            )
         updated = TrainState(state.step + 1, params, result.model_state, opt_state, average, state.key)
 
         norms = {module: optax.tree.norm(tree) for module, tree in gradients.items()}

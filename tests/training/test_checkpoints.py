@@ -211,6 +211,14 @@ def test_what_fails_in_the_background_is_raised(checkpoints, directory, monkeypa
     checkpoints.wait()  # once
 
 
+def test_an_average_of_all_parameters_is_cut_to_that_of_the_trained_ones(checkpoints):
+    save(checkpoints, 1)
+    part = {name: ABSTRACT.ema[name] for name in ("encoder", "log_scale")}
+    _, restored, _ = checkpoints.restore_latest(ABSTRACT.replace(ema=part))
+    expected = host_state(1)
+    assert_same_bits(restored, expected.replace(ema={name: expected.ema[name] for name in part}))
+
+
 def test_a_state_of_another_model(checkpoints):
     save(checkpoints, 1)
     params = dict(ABSTRACT.params, head={"kernel": jax.ShapeDtypeStruct((8, 5), np.float32)})
