@@ -18,7 +18,7 @@ EXPERIMENT = Experiment(
     title="Emoji retrieval with a locked MiniLM",
     text=TEXT,
     source="an experiment of this project; no paper reports these numbers.",
-    cost="6 runs of 2 to 6 minutes on two cores.",
+    cost="6 runs of 2 to 6 minutes on two idle cores; the times below were taken beside other work.",
     rows=[
         Row("minilm", "MiniLM, locked", "configs/lit.py"),
         Row(
