@@ -137,6 +137,10 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
         _known(section["data"], ["train", *data["eval"]], f"evals.{name}.data", "data.eval")
     optimizer = config["optimizer"]
     patterns = [*optimizer["frozen"], *(m["pattern"] for m in optimizer["multipliers"])]
+    if not 0 <= config["mesh"]["max_replicated"] <= 1:
+        raise ConfigError(
+            f"mesh.max_replicated: got {config['mesh']['max_replicated']}, expected a share, 0 to 1"
+        )
     lora = config["lora"]
     for pattern in [*patterns, *config["init"]["include"], *config["init"]["exclude"], *lora["patterns"]]:
         try:

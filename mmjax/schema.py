@@ -23,12 +23,17 @@ def _empty(kind):
 
 @dataclasses.dataclass(frozen=True)
 class Mesh:
-    """Devices along each axis; one of them may be -1, which takes what is left."""
+    """Devices along each axis; one of them may be -1, which takes what is left.
+
+    max_replicated: where fsdp or tensor split parameters, the largest share of their bytes that may
+      still lie whole on every device; models below 1 GiB may have any.
+    """
 
     data: int = -1
     fsdp: int = 1
     tensor: int = 1
     sequence: int = 1
+    max_replicated: float = 0.2
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mmjax.errors import ConfigError
 from mmjax.parallel.mesh import replicated
 
 # (end of a parameter's path, a regular expression) -> mesh axes of its LAST axes; the axes in front
@@ -37,6 +38,9 @@ PLACEMENT = (
 
 # Smaller arrays are not split over `fsdp`: gathering them costs more than keeping them.
 FSDP_MIN_SIZE = 2**16
+
+# Bytes of parameters from which on it matters that they are split.
+_LARGE_MODEL = 2**30
 
 
 def named_leaves(tree: Any) -> Iterator[tuple[str, Any]]:
@@ -91,8 +95,34 @@ def state_shardings(state: Any, params: Any, mesh: Mesh, *, min_size: int = FSDP
     return jax.tree.map_with_path(place, state)
 
 
-def largest_replicated(tree: Any, shardings: Any, count: int = 5) -> list[tuple[str, int]]:
-    """The `count` largest arrays that every device holds whole: (path, bytes), largest first."""
+def check_replicated(
+    params: Any, shardings: Any, largest_share: float, *, large_model: int = _LARGE_MODEL
+) -> None:
+    """Raises a `ConfigError` where a mesh that splits parameters leaves too many whole on every device.
+
+    Args:
+      params: arrays or shapes.
+      shardings: of them.
+      largest_share: of their bytes.
+      large_model: bytes of all parameters below which nothing is asked.
+    """
+    mesh = jax.tree.leaves(shardings)[0].mesh
+    total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    if mesh.shape["fsdp"] * mesh.shape["tensor"] == 1 or total < large_model:
+        return
+    whole = largest_replicated(params, shardings, count=None)
+    share = sum(size for _, size in whole) / total
+    if share > largest_share:
+        shown = ", ".join(f"{name} ({size / 2**20:,.1f} MiB)" for name, size in whole[:3])
+        raise ConfigError(
+            f"mesh: every device holds {share:.0%} of the parameters whole, expected at most "
+            f"{largest_share:.0%} (mesh.max_replicated); the largest: {shown}; set mesh.fsdp to a number "
+            "that divides an axis of theirs, or raise mesh.max_replicated"
+        )
+
+
+def largest_replicated(tree: Any, shardings: Any, count: int | None = 5) -> list[tuple[str, int]]:
+    """The `count` largest arrays (None: all) that every device holds whole: (path, bytes), largest first."""
     whole = [
         (name, leaf.size * leaf.dtype.itemsize)
         for (name, leaf), (_, sharding) in zip(named_leaves(tree), named_leaves(shardings), strict=True)

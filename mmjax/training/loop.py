@@ -25,6 +25,7 @@ from mmjax.evaluation.run import build_evaluators, check_metric
 from mmjax.files import write_json
 from mmjax.interop.init import check_architectures, published_encoders
 from mmjax.parallel.mesh import batch_sharding
+from mmjax.parallel.placement import largest_replicated
 from mmjax.training import lora, resume
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.checkpoint_files import complete_steps
@@ -33,7 +34,7 @@ from mmjax.training.evaluate import Evaluation
 from mmjax.training.progress import Progress
 from mmjax.training.setup import Setup, fill_sizes, load_data, set_up
 from mmjax.training.signals import StopRequest
-from mmjax.training.state import TrainState, create_state, eval_params, replace_params
+from mmjax.training.state import TrainState, create_state, eval_params, replace_params, shardings_of
 from mmjax.training.step import pop_non_finite
 from mmjax.training.trees import select
 
@@ -68,6 +69,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         best_metric=config.checkpoint.best_metric,
         best_mode=config.checkpoint.best_mode,
     )
+    _log_replicated(setup)
     state, step, carried = _start(setup, checkpoints)
     moving, count = _size(select(state.params, setup.trainable)), _size(state.params)
     logging.info("%s of %s parameters are trained", f"{moving:,}", f"{count:,}")
@@ -170,6 +172,15 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
     if jax.process_index() == 0:
         write_json(workdir / workdir_lib.RESULT, result)
     return result
+
+
+def _log_replicated(setup: Setup) -> None:
+    """Says which parameters stayed whole, where the mesh splits parameters."""
+    if setup.mesh.shape["fsdp"] * setup.mesh.shape["tensor"] == 1:
+        return
+    largest = largest_replicated(setup.abstract.params, shardings_of(setup.abstract.params))
+    shown = ", ".join(f"{name} ({size / 2**20:,.1f} MiB)" for name, size in largest)
+    logging.info("the largest parameters that every device holds whole: %s", shown or "none")
 
 
 def _size(params) -> int:

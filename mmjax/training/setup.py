@@ -24,6 +24,7 @@ from mmjax.model_checks import check_model
 from mmjax.objectives import Objective
 from mmjax.objectives import check as check_objectives
 from mmjax.parallel.mesh import check_batch_size, make_mesh, reader
+from mmjax.parallel.placement import check_replicated
 from mmjax.training import lora, sizes
 from mmjax.training.optimizer import make_optimizer, trainable
 from mmjax.training.schedules import ToSteps, to_steps
@@ -184,6 +185,7 @@ def set_up(
     tx = make_optimizer(plain["optimizer"], params, learning_rate)
     moves = trainable(plain["optimizer"], params)
     abstract = abstract_state(model, batch, tx, mesh, ema=config.optimizer.ema > 0, trainable=moves)
+    check_replicated(abstract.params, shardings_of(abstract.params), config.mesh.max_replicated)
     return Setup(
         config=config,
         data=data,

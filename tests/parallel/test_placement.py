@@ -4,6 +4,7 @@ import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
+from mmjax.errors import ConfigError
 from mmjax.parallel import placement
 from mmjax.parallel.mesh import make_mesh
 
@@ -97,3 +98,21 @@ def test_largest_replicated_names_what_fsdp_left(mesh):
     shardings = placement.param_shardings(PARAMS, mesh, min_size=64)
     report = placement.largest_replicated(PARAMS, shardings, count=2)
     assert report == [("image_encoder/position_embedding", 9 * 33 * 4), ("scale", 4)]
+
+
+def test_a_large_model_may_not_stay_whole(mesh):
+    split = placement.param_shardings(PARAMS, mesh, min_size=64)
+    placement.check_replicated(PARAMS, split, 0.2, large_model=0)
+    whole = placement.param_shardings(PARAMS, mesh, min_size=2**16)  # but for what `tensor` splits
+    with pytest.raises(ConfigError) as error:
+        placement.check_replicated(PARAMS, whole, 0.1, large_model=0)
+    message = str(error.value)
+    total = sum(leaf.size for leaf in jax.tree.leaves(PARAMS))
+    share = sum(size for _, size in placement.largest_replicated(PARAMS, whole, None)) / (4 * total)
+    assert message.startswith(f"mesh: every device holds {share:.0%} of the parameters whole")
+    assert "the largest: image_encoder/patch/kernel (0.0 MiB), image_encoder/position_embedding" in message
+    placement.check_replicated(PARAMS, whole, share + 1e-6, large_model=0)
+    placement.check_replicated(PARAMS, whole, 0.0)  # a small model
+    data = make_mesh({"data": 8, "fsdp": 1, "tensor": 1, "sequence": 1})
+    everywhere = placement.param_shardings(PARAMS, data)
+    placement.check_replicated(PARAMS, everywhere, 0.0, large_model=0)  # nothing was to be split
