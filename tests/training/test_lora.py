@@ -84,7 +84,7 @@ def text():
     section = interop.pretrained.normalise_section(section)
     spec = {"text": ((8,), "int32"), "text_mask": ((8,), "bool")}
     models = {scan: assemble(section, scan=scan) for scan in (False, True)}
-    batch = {"text": np.arange(24).reshape(3, 8) % 11, "text_mask": np.ones((3, 8), bool)}
+    batch = {"text": np.arange(24, dtype=np.int32).reshape(3, 8) % 11, "text_mask": np.ones((3, 8), bool)}
     return models, batch, init_model(models[False], spec, jax.random.key(0))
 
 
