@@ -22,6 +22,7 @@ FILES = sorted((pathlib.Path(__file__).parent.parent / "configs").glob("*.py"))
 ARGUMENTS = {
     "av_digits.py": ["fusion=late_weighted", "fusion=bottleneck,encoders=transformer", "fusion=image"],
     "emoji_fusions.py": ["fusion=late", "fusion=q_former", "fusion=text"],
+    "mnist1d.py": ["model=logistic,shuffled", "model=mlp", "model=gru"],
     "cnn_lstm_concat.py": ["fusion=gated", "fusion=late"],
 }
 REFERENCES = [str(file) for file in FILES] + [

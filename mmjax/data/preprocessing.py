@@ -108,7 +108,9 @@ class Preprocessor:
         present = [name for name, value in values.items() if value is not None]
         example = {}
         for name in self._kept(present, seed, number):
-            example |= self._stream(name, values[name], generator(seed, number, name))
+            # A generator takes longer to make than many a transform takes.
+            rng = generator(seed, number, name) if self._chains[name] else None
+            example |= self._stream(name, values[name], rng)
             example[f"{name}_present"] = np.bool_(True)
         for name, path in self._labels.items():
             value = self._label_value(record, path)

@@ -140,6 +140,33 @@ class SubsetSource(Source):
         self.source.verify()
 
 
+class HeldSource(Source):
+    """Another source whose records stay in memory once they were read: for small ones, read many times.
+
+    Args:
+      source: where the records come from.
+    """
+
+    def __init__(self, source: Source):
+        self.source = source
+        self._held: dict[int, Record] = {}
+        super().__init__(source.name, source.fingerprint, source.class_names)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, index: int) -> Record:
+        if index not in self._held:
+            self._held[index] = self.source[index]
+        return dict(self._held[index])
+
+    def select(self, features: Iterable[str]) -> Source:
+        return HeldSource(self.source.select(features))
+
+    def verify(self) -> None:
+        self.source.verify()
+
+
 class MixtureSource(Source):
     """Several sources one after the other, with the weights to draw from them in training.
 

@@ -14,8 +14,10 @@ from mmjax.encoders.clap_audio import ClapAudio
 from mmjax.encoders.cnn import CNN
 from mmjax.encoders.convnext import ConvNeXt
 from mmjax.encoders.embedding_bag import EmbeddingBag
+from mmjax.encoders.flatten import Flatten
 from mmjax.encoders.frame_wise import FrameWise
 from mmjax.encoders.image_descriptors import ImageDescriptors
+from mmjax.encoders.mlp import MLPEncoder
 from mmjax.encoders.naflex_vit import NaflexViT
 from mmjax.encoders.resnet import ResNet
 from mmjax.encoders.rnn import RNN
@@ -38,6 +40,8 @@ ENCODERS = {
     "text_transformer": TextTransformer,
     "embedding_bag": EmbeddingBag,
     "rnn": RNN,
+    "mlp": MLPEncoder,
+    "flatten": Flatten,
     "audio_transformer": AudioTransformer,
     "spectrogram_transformer": SpectrogramTransformer,
     "whisper": Whisper,

@@ -28,6 +28,7 @@ class RNN(nn.Module):
       vocab_size: V of token ids, 0 stands for that of the stream's tokenizer; for vectors it stays 0.
       embedding_width: of a token's vector; none is the width.
       pooling: 'last' the final state, or over all of them.
+      second_biases: see `mmjax.layers.recurrent.Recurrent`.
       dropout: rate of each layer's input.
       dtype: what it computes in.
     """
@@ -39,6 +40,7 @@ class RNN(nn.Module):
     vocab_size: int = 0
     embedding_width: int | None = None
     pooling: Literal["last", "mean", "max"] = "last"
+    second_biases: bool = False
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -84,7 +86,12 @@ class RNN(nn.Module):
         names = ("forward", "backward") if self.bidirectional else ("forward",)
         read = [
             Recurrent(
-                self.width, self.cell, reverse=name == "backward", dtype=self.dtype, name=f"{name}_{layer}"
+                self.width,
+                self.cell,
+                reverse=name == "backward",
+                second_biases=self.second_biases,
+                dtype=self.dtype,
+                name=f"{name}_{layer}",
             )(tokens, mask)
             for name in names
         ]

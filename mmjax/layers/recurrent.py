@@ -21,12 +21,16 @@ class Recurrent(nn.Module):
       width: D, of the state.
       cell: which kind.
       reverse: reads from the end to the start.
+      second_biases: whether each gate has a bias with the recurrent product too, as in cuDNN and
+        PyTorch. Only their sum counts, but an optimizer moves both. Without it only the candidate of
+        'gru' has one, since that is multiplied.
       dtype: what it computes in.
     """
 
     width: int
     cell: Literal["lstm", "gru"] = "lstm"
     reverse: bool = False
+    second_biases: bool = False
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -51,26 +55,27 @@ class Recurrent(nn.Module):
         kernel = self.param("recurrent", _orthogonal_gates, (self.width, gates * self.width), jnp.float32)
         kernel = kernel.astype(self.dtype)
         zeros = jnp.zeros((x.shape[0], self.width), self.dtype)
-        if self.cell == "lstm":
-            start = (zeros, zeros)
-            update = _lstm
-        else:
-            bias = self.param("recurrent_bias", nn.initializers.zeros, (self.width,), jnp.float32)
-            bias = bias.astype(self.dtype)
-            start = (zeros,)
-
-            def update(state, step_input, product):
-                return _gru(state, step_input, product, bias)
+        start = (zeros, zeros) if self.cell == "lstm" else (zeros,)
+        update = _lstm if self.cell == "lstm" else _gru
+        bias = self._recurrent_bias(gates)
 
         def step(state, step_inputs):
             step_input, real = step_inputs
-            new = update(state, step_input, state[0] @ kernel)
+            new = update(state, step_input, state[0] @ kernel + bias)
             state = jax.tree.map(lambda a, b: jnp.where(real[:, None], a, b), new, state)
             return state, jnp.where(real[:, None], state[0], 0)
 
         by_step = (inputs.swapaxes(0, 1), mask.swapaxes(0, 1))
         last, outputs = jax.lax.scan(step, start, by_step, reverse=self.reverse)
         return outputs.swapaxes(0, 1), last[0]
+
+    def _recurrent_bias(self, gates):
+        """Of all gates, `[gates * D]`; zeros where a gate has none."""
+        biased = gates if self.second_biases else {"lstm": 0, "gru": 1}[self.cell]
+        if not biased:
+            return jnp.zeros((), self.dtype)
+        bias = self.param("recurrent_bias", nn.initializers.zeros, (biased * self.width,), jnp.float32)
+        return jnp.pad(bias.astype(self.dtype), ((gates - biased) * self.width, 0))
 
 
 def _lstm(state, step_input, product):
@@ -80,13 +85,13 @@ def _lstm(state, step_input, product):
     return nn.sigmoid(read) * jnp.tanh(memory), memory
 
 
-def _gru(state, step_input, product, bias):
+def _gru(state, step_input, product):
     (hidden,) = state
     reset_in, update_in, candidate_in = jnp.split(step_input, 3, axis=-1)
     reset_re, update_re, candidate_re = jnp.split(product, 3, axis=-1)
     reset = nn.sigmoid(reset_in + reset_re)
     keep = nn.sigmoid(update_in + update_re)
-    candidate = jnp.tanh(candidate_in + reset * (candidate_re + bias))
+    candidate = jnp.tanh(candidate_in + reset * candidate_re)
     return (keep * hidden + (1 - keep) * candidate,)
 
 

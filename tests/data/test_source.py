@@ -3,7 +3,16 @@ import pickle
 import numpy as np
 import pytest
 
-from mmjax.data.source import ListSource, MixtureSource, Source, SubsetSource, digest, feature, flat_names
+from mmjax.data.source import (
+    HeldSource,
+    ListSource,
+    MixtureSource,
+    Source,
+    SubsetSource,
+    digest,
+    feature,
+    flat_names,
+)
 from mmjax.errors import DataError
 
 
@@ -97,3 +106,20 @@ def test_verify_reaches_every_part():
     parts = [Checked([{"x": i}]) for i in range(3)]
     MixtureSource([SubsetSource(part, [0]) for part in parts], [1, 1, 1]).verify()
     assert Checked.verified == 3
+
+
+def test_held_records_are_read_once_and_handed_out_as_copies():
+    reads = []
+
+    class Counted(ListSource):
+        def read(self, index):
+            reads.append(index)
+            return super().read(index)
+
+    inner = Counted([{"name": name} for name in "abc"], class_names={"name": ["a", "b", "c"]})
+    held = HeldSource(inner)
+    held[1]["name"] = "changed"
+    assert [record["name"] for record in held] == ["a", "b", "c"] and sorted(reads) == [0, 1, 2]
+    assert (len(held), held.name, held.fingerprint) == (3, inner.name, inner.fingerprint)
+    assert held.class_names == inner.class_names and held.column("name") == ["a", "b", "c"]
+    assert [record["name"] for record in pickle.loads(pickle.dumps(HeldSource(letters())))] == ["a", "b", "c"]

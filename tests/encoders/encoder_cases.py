@@ -113,9 +113,16 @@ CASES = {
     ),
     "embedding_bag": ("ids", {"type": "embedding_bag", "width": 8, "vocab_size": 11, "initial": 0.1}),
     "rnn_ids": ("ids", {"type": "rnn", "width": 8, "layers": 2, "bidirectional": True, "vocab_size": 11}),
+    "rnn_biases": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "second_biases": True}),
     "rnn_vectors": ("vectors", {"type": "rnn", "width": 8, "cell": "gru", "pooling": "mean"}),
     "audio_transformer": ("vectors", {"type": "audio_transformer", **SMALL, "frames_per_token": 2}),
     "audio_cnn": ("vectors", {"type": "audio_cnn", "widths": [8, 16], "norm": "batch"}),
+    "audio_cnn_kernels": (
+        "vectors",
+        {"type": "audio_cnn", "widths": [8, 16], "kernels": [5, 3], "norm": "none"},
+    ),
+    "mlp": ("vectors", {"type": "mlp", "widths": [8, 8], "length": 6, "residual": True}),
+    "flatten": ("vectors", {"type": "flatten", "length": 6}),
     "spectrogram_transformer": (
         "mel",
         {
@@ -226,7 +233,8 @@ class Built:
         self.kind, self.spec = CASES[name]
         self.encoder = build(self.spec)
         self.x, self.mask = inputs(self.kind)
-        self.variables = jax.jit(self.encoder.init)(jax.random.key(0), self.x, self.mask)
+        made = jax.jit(self.encoder.init)(jax.random.key(0), self.x, self.mask)
+        self.variables = {"params": {}, **made}  # an encoder may have none
         self.apply = jax.jit(self.encoder.apply)
         self.step = jax.jit(functools.partial(train_step, self.encoder))
 

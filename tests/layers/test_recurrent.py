@@ -93,3 +93,20 @@ def test_gradients_are_finite_and_padding_gets_none(cell, x, mask):
     by_parameter, by_input = jax.jit(jax.grad(total, argnums=(0, 1)))(variables, x)
     assert all(np.isfinite(leaf).all() and np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(by_parameter))
     np.testing.assert_array_equal(by_input[~mask], 0.0)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_second_biases_add_to_the_first(cell, x):
+    """As in PyTorch's formulas, where only the candidate of a GRU treats the two differently."""
+    module, plain = Recurrent(width=4, cell=cell, second_biases=True), Recurrent(width=4, cell=cell)
+    mask = jnp.ones((4, 5), bool)
+    params = jax.jit(module.init)(jax.random.key(1), x, mask)["params"]
+    second = params["recurrent_bias"] + jnp.linspace(-1, 1, params["recurrent_bias"].size)
+    shared = len(second) - 4 * (cell == "gru")
+    first = {**params["input"], "bias": params["input"]["bias"].at[:shared].add(second[:shared])}
+    moved = {"input": first, "recurrent": params["recurrent"]}
+    if cell == "gru":
+        moved["recurrent_bias"] = second[shared:]
+    got, _ = module.apply({"params": {**params, "recurrent_bias": second}}, x, mask)
+    expected, _ = plain.apply({"params": moved}, x, mask)
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)

@@ -6,6 +6,7 @@ from mmjax.data.datasets.av_digits import AvDigits
 from mmjax.data.datasets.fold import Fold
 from mmjax.data.datasets.manifest import Manifest
 from mmjax.data.datasets.mixture import Mixture
+from mmjax.data.datasets.mnist1d import Mnist1d
 from mmjax.data.datasets.openmoji import OpenMoji
 from mmjax.data.datasets.public import Tfds
 
@@ -14,6 +15,7 @@ DATASETS = {
     "fold": Fold,
     "manifest": Manifest,
     "mixture": Mixture,
+    "mnist1d": Mnist1d,
     "openmoji": OpenMoji,
     "tfds": Tfds,
 }
