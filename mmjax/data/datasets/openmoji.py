@@ -7,7 +7,7 @@ import pathlib
 
 import numpy as np
 
-from mmjax.data import prepared
+from mmjax.data.datasets.built import Built
 from mmjax.data.source import Source, SubsetSource
 from mmjax.errors import ConfigError
 
@@ -15,7 +15,7 @@ VERSION = "1.0.0"
 
 
 @dataclasses.dataclass(frozen=True)
-class OpenMoji:
+class OpenMoji(Built):
     """OpenMoji image-text: retrieval, zero-shot classification, short captions, translation of names.
 
     The splits hold about 70, 15 and 15 percent of the 1,903 base emoji (285 in 'test') with their
@@ -41,7 +41,6 @@ class OpenMoji:
       image_size: height and width in pixels.
     """
 
-    split: str = "train"
     base_only: bool = False
     image_size: int = 64
 
@@ -49,34 +48,18 @@ class OpenMoji:
         if not 8 <= self.image_size <= 1024:
             raise ConfigError(f"openmoji.image_size: got {self.image_size}, expected 8 to 1024 pixels")
 
-    def prepare(self, data_dir: pathlib.Path) -> None:
-        """Draws all emoji (about 12 seconds of one core for 64 pixels); nothing when that is done.
+    def place(self) -> str:
+        return f"openmoji/{self.image_size}px/{VERSION}"
 
-        Raises:
-          DataError: when it cannot be written.
-        """
-        if prepared.is_published(self._directory(data_dir)):
-            return
-        from mmjax.data import tfds_source
-        from mmjax.data.datasets import openmoji_builder
+    def builder(self, data_dir: str):
+        """Draws all emoji, in about 12 seconds of one core for 64 pixels."""
+        from mmjax.data.datasets.openmoji_builder import OpenMojiBuilder
 
-        config = f"{self.image_size}px"
-        tfds_source.prepare(
-            lambda place: openmoji_builder.OpenMojiBuilder(config=config, data_dir=place), data_dir
-        )
+        return OpenMojiBuilder(config=f"{self.image_size}px", data_dir=data_dir)
 
     def open(self, data_dir: pathlib.Path) -> Source:
-        """The records of the split.
-
-        Raises:
-          DataError: when they are not prepared, or damaged.
-        """
-        from mmjax.data import tfds_source
-
-        source = tfds_source.TfdsSource(self._directory(data_dir), self.split)
+        """The records of the split, without skin-tone variants where `base_only` is on."""
+        source = super().open(data_dir)
         if not self.base_only:
             return source
         return SubsetSource(source, np.flatnonzero(source.column("is_base")), f"{source.name}/base")
-
-    def _directory(self, data_dir):
-        return data_dir / "tfds" / "openmoji" / f"{self.image_size}px" / VERSION
