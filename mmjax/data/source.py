@@ -14,6 +14,7 @@ hold no open file.
 
 from __future__ import annotations
 
+import abc
 import bisect
 import copy
 import hashlib
@@ -29,7 +30,7 @@ from mmjax.errors import DataError
 Record: TypeAlias = dict[str, Any]
 
 
-class Source:
+class Source(abc.ABC):
     """Numbered records with an identity; the base of everything a dataset component opens.
 
     Attributes:
@@ -44,12 +45,12 @@ class Source:
         self.fingerprint = fingerprint
         self.class_names = class_names
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
 
+    @abc.abstractmethod
     def read(self, index: int) -> Record:
         """The record at `index`, which is in range."""
-        raise NotImplementedError
 
     def select(self, features: Iterable[str]) -> Source:
         """The same records with 'example_id' and, of the named features, those that they have.
@@ -72,8 +73,8 @@ class Source:
             feature(self[0], path)  # a full record, whose features the message can name
         return [feature(record, path) for record in view]
 
-    def verify(self) -> None:
-        """Reads all prepared bytes and compares them with the digests made at preparation.
+    def verify(self) -> None:  # noqa: B027, it has a default
+        """Reads all prepared bytes and compares them with the digests made at preparation, if there are any.
 
         Raises:
           DataError: naming the first file that differs.

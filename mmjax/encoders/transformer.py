@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
@@ -26,7 +27,7 @@ Embedded: TypeAlias = tuple[Float[Array, "B L D"], Bool[Array, "B L"], Bool[Arra
 _PROJECTIONS = ("query", "key", "value", "out")
 
 
-class TransformerEncoder(nn.Module):
+class TransformerEncoder(nn.Module, abc.ABC):
     """An encoder as three steps: `embed`, the blocks, `finish`.
 
     A subclass has `embed` and `finish`, and calls `make_blocks` in its `setup`. A fusion inside the
@@ -163,10 +164,10 @@ class TransformerEncoder(nn.Module):
         del length
         return None
 
+    @abc.abstractmethod
     def embed(self, x: Shaped[Array, "B ..."], mask: Bool[Array, "#B #_"] | None, train: bool) -> Embedded:
         """What enters the blocks."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def finish(self, tokens: Float[Array, "B L D"], mask: Bool[Array, "B L"]) -> Features:
         """Features from what leaves the blocks."""
-        raise NotImplementedError

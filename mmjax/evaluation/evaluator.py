@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluator:
+class Evaluator(abc.ABC):
     """Base of the evaluators.
 
     Attributes:
@@ -29,20 +30,20 @@ class Evaluator:
     every_examples: int | None = None
     every_percent: float | None = None
 
+    @abc.abstractmethod
     def needs(self) -> dict[str, set[str]]:
         """Data set -> names of the outputs and batch entries that it reads there."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def groups(self) -> tuple[str, ...]:
         """What its metrics' names are before the last '/', without the prefix.
 
         No two evaluators of a run may have one (and the prefix) in common.
         """
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
         """Yields (name without the prefix, value); NaN where the data does not define the number."""
-        raise NotImplementedError
 
     def full_name(self, name: str) -> str:
         """`name` with the prefix."""

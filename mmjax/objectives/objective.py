@@ -8,6 +8,7 @@ objective asks `mmjax.parallel.collectives` for it.
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Collection, Mapping
 from typing import TypeAlias
@@ -26,7 +27,7 @@ Metrics: TypeAlias = dict[str, tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
+class Objective(abc.ABC):
     """Base of the objectives.
 
     Attributes:
@@ -35,17 +36,17 @@ class Objective:
 
     weight: float = 1.0
 
+    @abc.abstractmethod
     def reads(self) -> tuple[str, ...]:
         """Names of the model's outputs it needs."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def targets(self) -> tuple[str, ...]:
         """Names of the batch entries it needs, besides 'example_mask'."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         """The loss (without `weight`) and metrics; zero where no row counts."""
-        raise NotImplementedError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,13 +56,13 @@ class MeanObjective(Objective):
     No example sees another, so a batch may be taken in parts, see `mmjax.training.gradients`.
     """
 
+    @abc.abstractmethod
     def terms(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Float[Array, ""], Metrics]:
         """The sum of the losses, what it is to be divided by, and metrics.
 
         All of them add up: those of a batch are the sums of those of its parts. What is divided by
         depends on the batch and on the shapes of the outputs, never on what they hold.
         """
-        raise NotImplementedError
 
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         total, number, metrics = self.terms(outputs, batch)
