@@ -12,9 +12,8 @@ from typing import Any
 from mmjax.errors import ConfigError
 from mmjax.files import write_json
 from mmjax.planning import topology as topology_lib
+from mmjax.training.workdir import PLAN
 from mmjax.verbs import common
-
-_FILE = "plan.json"
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -103,7 +102,7 @@ def _target(flags: argparse.Namespace) -> pathlib.Path | None:
     """Where the plan is written; only an older plan is replaced."""
     if not (flags.workdir or flags.out):
         return None
-    target = pathlib.Path(flags.out) if flags.out else pathlib.Path(flags.workdir) / _FILE
+    target = pathlib.Path(flags.out) if flags.out else pathlib.Path(flags.workdir) / PLAN
     if target.is_dir():
         raise ConfigError(f"--out={target}: is a directory; name a file in it")
     if target.exists() and not _is_plan(target):
