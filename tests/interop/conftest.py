@@ -1,5 +1,4 @@
-import os
-
+import outside
 import pytest
 
 try:
@@ -13,10 +12,7 @@ except ImportError:
 def hf():
     """transformers, with which weights are compared; absent only where nobody asked for it."""
     if transformers is None:
-        message = "torch and transformers are not installed: MMJAX_REFERENCE=1 ./launch.sh test"
-        if os.environ.get("MMJAX_REFERENCE") == "1":
-            pytest.fail(message)
-        pytest.skip(message)
+        outside.missing("torch and transformers are not installed: MMJAX_REFERENCE=1 ./launch.sh test")
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
