@@ -87,6 +87,7 @@ def test_usage_lists_every_verb(run, arguments):
         (["train", "--steps=many"], 2, "argument --steps: invalid int value: 'many' (see --help)"),
         (["train", "--steps=5"], 2, "--steps: is for --overfit-one-batch; a run takes --config.total_steps"),
         (["train", "--fold-group=name"], 2, "--fold-group: is for --folds"),
+        (["train", "--profile=3", "--folds=2"], 2, "--profile: got 3, expected how many steps of one"),
         (["train", "--folds=2", "--overfit-one-batch"], 2, "--overfit-one-batch and --folds: give one"),
         (["train", "--overfit-one-batch", "--steps=0", "--config=TINY"], 2, "--steps=0: expected 2 or more"),
         (["train", "--folds=0", "--config=TINY"], 2, "--folds=0: expected 2 or more"),

@@ -26,7 +26,8 @@ from mmjax.training.setup import Setup, fill_sizes, load_data, set_up
 
 COLOURS = {"red": (220, 40, 40), "green": (40, 200, 60), "blue": (40, 60, 220), "grey": (120, 120, 120)}
 SIZE = 8
-TIMINGS = ("seconds", "train/examples_per_second")  # what may differ between equal runs
+# What may differ between equal runs.
+TIMINGS = ("seconds", "train/examples_per_second", "train/mfu", "train/waiting_for_data")
 
 
 def write_data(folder: pathlib.Path, train: int = 36, test: int = 10) -> pathlib.Path:

@@ -63,7 +63,7 @@ def compile_step(setup: Setup) -> Compilation:
     """Compiles the step that `train` would run; memory that does not suffice is an answer."""
     start = time.monotonic()
     try:
-        compiled = setup.make_train_step().lower(setup.abstract, setup.batch).compile()
+        compiled = setup.compile_train_step()
     except jax.errors.JaxRuntimeError as error:
         message = str(error)
         if not _OUT_OF_MEMORY.search(message):

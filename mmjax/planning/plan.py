@@ -11,14 +11,14 @@ import jax
 from absl import logging
 
 from mmjax import config as config_lib
+from mmjax.parallel.chips import Chip
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.parallel.placement import largest_replicated
 from mmjax.planning import collectives as collectives_lib
 from mmjax.planning import costs, hlo, stand_in
-from mmjax.planning.chips import Chip
 from mmjax.planning.compilation import Compilation, compile_step, make_setup
-from mmjax.planning.model_flops import model_flops
 from mmjax.planning.topology import Topology, devices, tpu_compiler_version
+from mmjax.training.model_flops import model_flops
 from mmjax.training.setup import Setup
 from mmjax.training.state import shardings_of
 

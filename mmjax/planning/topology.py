@@ -20,7 +20,7 @@ from importlib import metadata
 from typing import Any
 
 from mmjax.errors import ConfigError
-from mmjax.planning.chips import CHIPS, Chip
+from mmjax.parallel.chips import CHIPS, Chip
 
 # The variable that names libtpu.so where launch.sh has put it.
 COMPILER = "MMJAX_TPU_COMPILER"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -26,11 +25,13 @@ from mmjax.files import write_json
 from mmjax.interop.init import check_architectures, published_encoders
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.parallel.placement import largest_replicated
-from mmjax.training import lora, resume
+from mmjax.training import lora, resume, speed
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.checkpoint_files import complete_steps
 from mmjax.training.checkpoints import Checkpoints, merge_model_state, merge_params, restore_params
 from mmjax.training.evaluate import Evaluation
+from mmjax.training.model_flops import model_flops
+from mmjax.training.profiler import Profiler
 from mmjax.training.progress import Progress
 from mmjax.training.setup import Setup, fill_sizes, load_data, set_up
 from mmjax.training.signals import StopRequest
@@ -39,8 +40,13 @@ from mmjax.training.step import pop_non_finite
 from mmjax.training.trees import select
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> dict[str, Any]:
     """Trains a resolved config in `workdir`, or goes on where it stopped.
+
+    Args:
+      config: resolved.
+      workdir: the run's directory.
+      profile_steps: how many steps of this process JAX's profiler traces, into `<workdir>/profile`.
 
     Returns:
       What `result.json` holds.
@@ -61,7 +67,6 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     setup = set_up(config, data)
     resume.check(workdir, config, data)
     evaluation = Evaluation(setup, workdir)
-    train_step = setup.make_train_step()
     checkpoint_every = setup.to_steps(config.checkpoint, "every", where="checkpoint")
     checkpoints = Checkpoints(
         workdir / "checkpoints",
@@ -75,7 +80,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     logging.info("%s of %s parameters are trained", f"{moving:,}", f"{count:,}")
     window = Window(carried.get("window", {}))
     metrics = carried.get("metrics")
-    clock = Clock(carried.get("clock", {}), step, config.batch_size)
+    peak = speed.peak_flops(setup.mesh.devices.flat, config.dtype)
+    clock = speed.Clock(carried.get("clock", {}), step, config.batch_size, model_flops(setup), peak)
+    train_step = _compile(setup, clock)
     finite = FiniteCheck(checkpoints)
     first_process = jax.process_index() == 0
     # All processes save together; an error that came to one of several leaves the others in the step.
@@ -86,8 +93,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
     def save(metrics: dict[str, float] | None) -> None:
         finite.flush()
-        carried = {"window": window.sums(), "clock": clock.state(), "metrics": metrics}
-        checkpoints.save(step, state, carried, metrics)
+        with clock.saving():
+            carried = {"window": window.sums(), "clock": clock.state(), "metrics": metrics}
+            checkpoints.save(step, state, carried, metrics)
 
     def evaluate(names: list[str]) -> dict[str, float]:
         finite.flush()
@@ -109,17 +117,21 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
         ) as batches,
         Progress(setup.total_steps, step, config.batch_size) as progress,
         StopRequest() as stop,
+        Profiler(workdir, profile_steps) as profiler,
     ):
         if step and metrics is None and evaluation.due(step):  # an evaluator failed, then the run ended
             metrics = evaluate(evaluation.due(step))
         while step < setup.total_steps:
             try:
-                batch = next(batches)
+                with clock.waiting_for_data():
+                    batch = next(batches)
             except Exception:  # nor must a record that cannot be read
                 if step and alone:
                     save(metrics)
                 raise
-            state, values = train_step(state, batch)
+            with profiler.step(step):
+                state, values = train_step(state, batch)
+            profiler.after(values)
             step += 1
             finite.add(step, values)
             window.add(values)
@@ -127,8 +139,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
             if step % config.log.every_steps == 0 or step == setup.total_steps:
                 finite.flush()
                 means = window.pop()
-                metrics_log.write(step, {f"train/{k}": v for k, v in means.items()} | clock.facts(step))
-                progress.show(step, means["loss"])
+                facts = clock.facts(step)
+                metrics_log.write(step, {f"train/{k}": v for k, v in means.items()} | facts)
+                progress.show(step, means["loss"], facts["train/mfu"])
             due = evaluation.due(step)
             metrics = evaluate(due) if due else None
             stopping = stop.at(step) and step < setup.total_steps
@@ -160,8 +173,7 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
     result = {
         "metrics": metrics,
         "steps": setup.total_steps,
-        "wall_seconds": clock.seconds(),
-        "examples_per_second": clock.examples_per_second(setup.total_steps),
+        **clock.summary(setup.total_steps),
         "parameters": _size(state.params),
         "trained_parameters": _size(select(state.params, setup.trainable)),
         "devices": [device.device_kind for device in jax.devices()],
@@ -172,6 +184,15 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
     if jax.process_index() == 0:
         write_json(workdir / workdir_lib.RESULT, result)
     return result
+
+
+def _compile(setup: Setup, clock: speed.Clock) -> jax.stages.Compiled:
+    """The train step; making it is no training time."""
+    began = time.monotonic()
+    with clock.pause():
+        train_step = setup.compile_train_step()
+    logging.info("the train step was compiled in %.1f s", time.monotonic() - began)
+    return train_step
 
 
 def _log_replicated(setup: Setup) -> None:
@@ -185,53 +206,6 @@ def _log_replicated(setup: Setup) -> None:
 
 def _size(params) -> int:
     return sum(x.size for x in jax.tree.leaves(params))
-
-
-class Clock:
-    """Wall time of a run over all its processes, and the rate at which it trains.
-
-    Args:
-      before: `state()` at the checkpoint that this process goes on from; {} at the beginning.
-      step: where this process begins.
-      batch_size: examples in a step.
-    """
-
-    def __init__(self, before: dict[str, float], step: int, batch_size: int):
-        self._before = {"seconds": 0.0, "training_seconds": 0.0} | before
-        self._batch_size = batch_size
-        self._began = time.monotonic()
-        self._paused = 0.0
-        self._log_step, self._log_seconds = step, self._before["training_seconds"]
-
-    def state(self) -> dict[str, float]:
-        """To go into a checkpoint."""
-        return {"seconds": self.seconds(), "training_seconds": self._training_seconds()}
-
-    def seconds(self) -> float:
-        """Wall time of the run up to now."""
-        return self._before["seconds"] + time.monotonic() - self._began
-
-    @contextlib.contextmanager
-    def pause(self) -> Iterator[None]:
-        """Leaves out of the rate what happens inside."""
-        began = time.monotonic()
-        yield
-        self._paused += time.monotonic() - began
-
-    def facts(self, step: int) -> dict[str, float]:
-        """For a line of the log: examples seen, seconds, and the rate since the line before."""
-        training = self._training_seconds()
-        rate = (step - self._log_step) * self._batch_size / max(training - self._log_seconds, 1e-9)
-        self._log_step, self._log_seconds = step, training
-        examples = step * self._batch_size
-        return {"examples": examples, "seconds": self.seconds(), "train/examples_per_second": rate}
-
-    def examples_per_second(self, step: int) -> float:
-        """Rate of the run up to now, compilation included and evaluation not."""
-        return step * self._batch_size / max(self._training_seconds(), 1e-9)
-
-    def _training_seconds(self) -> float:
-        return self._before["training_seconds"] + time.monotonic() - self._began - self._paused
 
 
 class FiniteCheck:

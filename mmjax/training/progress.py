@@ -14,7 +14,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Shows step, loss, examples per second and the time left.
+    """Shows step, loss, examples per second, model FLOPs utilisation and the time left.
 
     Args:
       total: steps of the run.
@@ -37,17 +37,25 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
 
-    def show(self, step: int, loss: float) -> None:
-        """Reports the state after `step`."""
+    def show(self, step: int, loss: float, mfu: float) -> None:
+        """Reports the state after `step`; `mfu` of the steps since it was shown before, 0 to 1."""
         now = time.monotonic()
         rate = (step - self._first) / max(now - self._began, 1e-9)
         examples = rate * self._batch_size
         if self._bar is not None:
-            self._bar.set_postfix(loss=f"{loss:.4g}", examples_per_s=f"{examples:.0f}", refresh=False)
+            self._bar.set_postfix(
+                loss=f"{loss:.4g}", examples_per_s=f"{examples:.0f}", mfu=f"{mfu:.0%}", refresh=False
+            )
             self._bar.update(step - self._bar.n)
         elif step == self._total or now - self._last_line >= _SECONDS_BETWEEN_LINES:
             self._last_line = now
             left = (self._total - step) / rate if rate else float("inf")
             logging.info(
-                "step %d/%d  loss %.4g  %.0f examples/s  %.0f s left", step, self._total, loss, examples, left
+                "step %d/%d  loss %.4g  %.0f examples/s  MFU %.0f%%  %.0f s left",
+                step,
+                self._total,
+                loss,
+                examples,
+                100 * mfu,
+                left,
             )

@@ -86,6 +86,10 @@ class Setup:
             trainable=self.trainable,
         )
 
+    def compile_train_step(self) -> jax.stages.Compiled:
+        """The train step, compiled once: it takes no other shapes, types or placement."""
+        return self.make_train_step().lower(self.abstract, self.batch).compile()
+
 
 def check_config(config: ConfigDict, devices: Sequence[jax.Device] | None = None) -> None:
     """Checks all that the devices and the config alone decide, so that no data is prepared in vain.

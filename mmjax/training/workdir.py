@@ -12,6 +12,7 @@ report.html
 launch/         the job's script and its log, of runs that launch.sh --on=slurm has started
 searches/       pictures of what `search` found
 plan.json       what `plan` said of the run before it started
+profile/        traces of JAX's profiler
 """
 
 from __future__ import annotations

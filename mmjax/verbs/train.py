@@ -27,6 +27,13 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FEATURE",
         help="keep examples that share this feature of the data in one fold",
     )
+    parser.add_argument(
+        "--profile",
+        type=int,
+        default=0,
+        metavar="STEPS",
+        help="trace this many steps with JAX's profiler, into WORKDIR/profile",
+    )
     common.add_process_flags(parser)
 
 
@@ -37,6 +44,11 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
         raise ConfigError("--fold-group: is for --folds; give --folds=K too")
     if flags.overfit_one_batch and flags.folds is not None:
         raise ConfigError("--overfit-one-batch and --folds: give one of them")
+    if flags.profile < 0 or (flags.profile and (flags.overfit_one_batch or flags.folds is not None)):
+        raise ConfigError(
+            f"--profile: got {flags.profile}, expected how many steps of one ordinary run to trace; "
+            "leave out --overfit-one-batch and --folds"
+        )
     config = common.resolve(flags, overrides)
     common.connect(flags, saves_at_sigterm=not flags.overfit_one_batch)
     if flags.overfit_one_batch:
@@ -56,7 +68,7 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     if result is None:  # else what trains need not be loaded
         from mmjax.training.loop import train
 
-        result = train(config, workdir)
+        result = train(config, workdir, flags.profile)
     if not is_first():
         return 0
     print_metrics(result["metrics"])

@@ -5,18 +5,17 @@ import types
 import jax
 import pytest
 
-from mmjax.planning.chips import CHIPS, GIB
+from mmjax.parallel.chips import CHIPS, GIB
 from mmjax.planning.compilation import compile_step
 
 
 def failing(message):
     """A setup whose step the compiler refuses."""
 
-    def lower(*_):
+    def compile_train_step():
         raise jax.errors.JaxRuntimeError(message)
 
-    step = types.SimpleNamespace(lower=lower)
-    return types.SimpleNamespace(make_train_step=lambda: step, abstract=None, batch=None)
+    return types.SimpleNamespace(compile_train_step=compile_train_step)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from mmjax import config as config_lib
 from mmjax.errors import ConfigError
 from mmjax.planning import stand_in, table, topology
 from mmjax.planning.compilation import compile_step, make_setup
-from mmjax.planning.model_flops import count, forward_flops
 from mmjax.planning.plan import FORMAT, Job, make_plan
+from mmjax.training.model_flops import count, forward_flops
 
 
 @pytest.fixture(scope="module")

@@ -26,6 +26,7 @@ from mmjax.training import evaluate as evaluate_lib
 from mmjax.training import loop
 from mmjax.training import setup as setup_lib
 from mmjax.training.checkpoints import restore_params
+from mmjax.training.model_flops import model_flops
 
 STEPS = 9  # checkpoints after 3, 6, 9; lines of the log after 4, 8, 9; an evaluator after 5 and 9
 
@@ -34,7 +35,7 @@ STEPS = 9  # checkpoints after 3, 6, 9; lines of the log after 4, 8, 9; an evalu
 def shared_setups():
     """One device, and one compiled step for all runs of a config on the same data."""
     setups, steps = {}, {}
-    set_up, make_train_step = loop.set_up, setup_lib.Setup.make_train_step
+    set_up, compile_train_step = loop.set_up, setup_lib.Setup.compile_train_step
     make_eval_step = evaluate_lib.make_eval_step
 
     def shared(config, data):
@@ -44,7 +45,9 @@ def shared_setups():
         return setups[key]
 
     def shared_step(setup):
-        return steps.setdefault(id(setup), make_train_step(setup))
+        if id(setup) not in steps:
+            steps[id(setup)] = compile_train_step(setup)
+        return steps[id(setup)]
 
     def shared_eval_step(model, names, **settings):
         return steps.setdefault((id(model), tuple(names)), make_eval_step(model, names, **settings))
@@ -52,7 +55,7 @@ def shared_setups():
     with tiny.on_devices(1), pytest.MonkeyPatch.context() as patch:
         for module in (loop, evaluate_lib):
             patch.setattr(module, "set_up", shared)
-        patch.setattr(setup_lib.Setup, "make_train_step", shared_step)
+        patch.setattr(setup_lib.Setup, "compile_train_step", shared_step)
         patch.setattr(evaluate_lib, "make_eval_step", shared_eval_step)
         yield
 
@@ -145,6 +148,10 @@ def test_what_a_run_leaves(whole, config):
     result = json.loads((whole / "result.json").read_text())
     assert result["steps"] == STEPS
     assert result["examples_per_second"] > 0
+    assert result["wall_seconds"] > result["training_seconds"] > result["data_seconds"] > 0
+    assert result["model_flops_per_step"] == model_flops(loop.set_up(*filled(config)))
+    rate = result["examples_per_second"] / config.batch_size * result["model_flops_per_step"]
+    assert result["mfu"] == pytest.approx(rate / result["peak_flops_per_second"]) and 0 < result["mfu"] < 1
     assert {"classification/colour_logits/accuracy", "retrieval/image_to_text/R@1"} <= set(result["metrics"])
     _, state = tiny.saved(whole)
     assert result["parameters"] == sum(x.size for name, x in state.items() if name.startswith("params/"))

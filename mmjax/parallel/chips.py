@@ -1,4 +1,4 @@
-"""Published figures of the chips that a step can be planned for."""
+"""Published figures of chips: for plans, and as the peak that a run is measured against."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class Chip:
       clock_hz: of the cycles that the compiler estimates: the rate at which the matrix units reach the
         published peak. None where there is no compiler.
       source: where the figures stand.
+      kinds: what JAX calls it (`jax.Device.device_kind`).
     """
 
     name: str
@@ -32,6 +33,7 @@ class Chip:
     link_bandwidth: float
     clock_hz: float | None
     source: str
+    kinds: tuple[str, ...]
 
 
 def _clock(peak_flops: float, cells: int) -> float:
@@ -47,22 +49,32 @@ CHIPS = {
         Chip(
             "v4", 275e12, int(30.75 * GIB), 1200e9, 300e9, _clock(275e12, 8 * 128**2),
             "https://docs.cloud.google.com/tpu/docs/v4 (32 GiB); links: arXiv:2304.01433",
+            ("TPU v4",),
         ),
         Chip(
             "v5e", 197e12, int(15.75 * GIB), 819e9, 200e9, _clock(197e12, 4 * 128**2),
             "https://docs.cloud.google.com/tpu/docs/v5e (16 GB)",
+            ("TPU v5 lite", "TPU v5e"),
         ),
         Chip(
             "v5p", 459e12, int(95.74 * GIB), 2765e9, 600e9, _clock(459e12, 8 * 128**2),
             "https://docs.cloud.google.com/tpu/docs/v5p (95 GB)",
+            ("TPU v5", "TPU v5p"),
         ),
         Chip(
             "v6e", 918e12, int(31.25 * GIB), 1600e9, 400e9, _clock(918e12, 4 * 256**2),
             "https://docs.cloud.google.com/tpu/docs/v6e (32 GB)",
+            ("TPU v6 lite", "TPU v6e"),
         ),
         Chip(
             "h100", 989.4e12, 80 * 10**9, 3350e9, 450e9, None,
             "NVIDIA's H100 data sheet, SXM5, without sparsity; links: NVLink, within a node",
+            ("NVIDIA H100 80GB HBM3",),
         ),
     )
 }  # fmt: skip
+
+
+def find(kind: str) -> Chip | None:
+    """The chip that JAX calls `kind`; None where its figures are not here."""
+    return next((chip for chip in CHIPS.values() if kind in chip.kinds), None)
