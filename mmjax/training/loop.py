@@ -82,7 +82,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
     metrics = carried.get("metrics")
     peak = speed.peak_flops(setup.mesh.devices.flat, config.dtype)
     clock = speed.Clock(carried.get("clock", {}), step, config.batch_size, model_flops(setup), peak)
-    train_step = _compile(setup, clock)
+    train_step = _compile(setup)
     finite = FiniteCheck(checkpoints)
     first_process = jax.process_index() == 0
     # All processes save together; an error that came to one of several leaves the others in the step.
@@ -118,6 +118,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
         Progress(setup.total_steps, step, config.batch_size) as progress,
         StopRequest() as stop,
         Profiler(workdir, profile_steps) as profiler,
+        clock.training(),
     ):
         if step and metrics is None and evaluation.due(step):  # an evaluator failed, then the run ended
             metrics = evaluate(evaluation.due(step))
@@ -186,11 +187,9 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
     return result
 
 
-def _compile(setup: Setup, clock: speed.Clock) -> jax.stages.Compiled:
-    """The train step; making it is no training time."""
+def _compile(setup: Setup) -> jax.stages.Compiled:
     began = time.monotonic()
-    with clock.pause():
-        train_step = setup.compile_train_step()
+    train_step = setup.compile_train_step()
     logging.info("the train step was compiled in %.1f s", time.monotonic() - began)
     return train_step
 

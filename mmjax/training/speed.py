@@ -58,7 +58,7 @@ def _seconds_of(product, matrix):
 class Clock:
     """Wall time of a run over all its processes, the rate at which it trains, and what it waited for.
 
-    Training time is wall time without compilation, evaluation and the time between two processes.
+    Training time is that of the loop (`training`) without evaluation (`pause`).
 
     Args:
       before: `state()` at the checkpoint that this process goes on from; {} at the beginning.
@@ -74,9 +74,11 @@ class Clock:
         self._before = {"seconds": 0.0, "training_seconds": 0.0} | before
         self._batch_size, self._model_flops, self._peak_flops = batch_size, model_flops, peak_flops
         self._began = time.monotonic()
+        self._loop_began: float | None = None
+        self._trained = self._before["training_seconds"]  # up to the loop, and after it
         self._paused = 0.0
         self._waited = {name: before.get(name, 0.0) for name in _WAITS}
-        self._logged = (step, self._before["training_seconds"], self._waited["data_seconds"])
+        self._logged = (step, self._trained, self._waited["data_seconds"])
 
     def state(self) -> dict[str, float]:
         """To go into a checkpoint."""
@@ -86,6 +88,14 @@ class Clock:
     def seconds(self) -> float:
         """Wall time of the run up to now."""
         return self._before["seconds"] + time.monotonic() - self._began
+
+    @contextlib.contextmanager
+    def training(self) -> Iterator[None]:
+        """Around the loop."""
+        self._loop_began = time.monotonic()
+        yield
+        self._trained = self._training_seconds()
+        self._loop_began = None
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -141,7 +151,9 @@ class Clock:
         return steps * self._model_flops / seconds / self._peak_flops
 
     def _training_seconds(self) -> float:
-        return self._before["training_seconds"] + time.monotonic() - self._began - self._paused
+        if self._loop_began is None:
+            return self._trained
+        return self._trained + time.monotonic() - self._loop_began - self._paused
 
 
 _WAITS = ("data_seconds", "checkpoint_seconds")

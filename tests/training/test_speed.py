@@ -45,30 +45,34 @@ class Time:
 def test_where_the_time_of_a_run_goes(monkeypatch):
     now = Time(monkeypatch)
     clock = speed.Clock({}, 0, 8, model_flops=1000, peak_flops=4000.0)
-    with clock.pause():  # compilation
-        now.now += 5
-    with clock.waiting_for_data():
-        now.now += 1
-    now.now += 3
-    first = clock.facts(4)  # 4 steps in 4 seconds
-    assert first == {
-        "examples": 32,
-        "seconds": 9.0,
-        "train/examples_per_second": 8.0,
-        "train/mfu": 0.25,
-        "train/waiting_for_data": 0.25,
-    }
-    with clock.saving():
-        now.now += 2
-    assert clock.facts(5)["train/waiting_for_data"] == 0.0
+    now.now += 5  # compilation
+    with clock.training():
+        with clock.waiting_for_data():
+            now.now += 1
+        now.now += 3
+        assert clock.facts(4) == {  # 4 steps in 4 seconds
+            "examples": 32,
+            "seconds": 9.0,
+            "train/examples_per_second": 8.0,
+            "train/mfu": 0.25,
+            "train/waiting_for_data": 0.25,
+        }
+        with clock.pause():  # evaluation
+            now.now += 7
+        with clock.saving():
+            now.now += 2
+            carried = json.loads(json.dumps(clock.state()))
+        assert clock.facts(5)["train/waiting_for_data"] == 0.0
 
-    carried = json.loads(json.dumps(clock.state()))
     now.now += 50  # no process runs
-    clock = speed.Clock(carried, 5, 8, model_flops=1000, peak_flops=4000.0)
-    now.now += 4
-    assert clock.facts(9)["train/mfu"] == 0.25
+    clock = speed.Clock(carried | {"checkpoint_seconds": 2.0}, 5, 8, model_flops=1000, peak_flops=4000.0)
+    now.now += 3
+    with clock.training():
+        now.now += 4
+        assert clock.facts(9)["train/mfu"] == 0.25
+    now.now += 2  # the last checkpoint is written
     assert clock.summary(9) == {
-        "wall_seconds": 15.0,
+        "wall_seconds": 27.0,
         "training_seconds": 10.0,
         "examples_per_second": 7.2,
         "model_flops_per_step": 1000,
