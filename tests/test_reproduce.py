@@ -1,15 +1,25 @@
 """Experiments: their committed tables, verdicts, and the runs that fill them."""
 
+import concurrent.futures
+import csv
 import dataclasses
 import json
+import os
+import signal
+import sys
+import time
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
 from mmjax import __main__ as main
 from mmjax.errors import ConfigError, MmjaxError, Preempted
-from mmjax.reproduce import Claim, Column, Expected, Experiment, Row, experiment, runs, table
-from mmjax.verbs import reproduce
+from mmjax.files import write_json
+from mmjax.reproduce import Claim, Column, Expected, Experiment, Row, experiment, folder, page, plot, runs
+from mmjax.reproduce import children as children_lib
+from mmjax.reproduce.export import to_csv, to_tex
+from mmjax.reproduce.measured import Measured, claim_verdict, expected_verdict
 
 METRIC = "classification/colour_logits/accuracy"
 EXPECTED = Expected(value=50.0, tolerance=1.0, source="Table 1")
@@ -43,7 +53,7 @@ def digests(monkeypatch):
 
 
 @pytest.fixture
-def folder(monkeypatch, tmp_path):
+def place(monkeypatch, tmp_path):
     """The folder of an experiment 'colours', instead of the committed ones."""
     monkeypatch.setattr(experiment, "EXPERIMENTS", tmp_path / "experiments")
     folder = tmp_path / "experiments" / "colours"
@@ -92,11 +102,13 @@ def config_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", experiment.names())
-def test_the_committed_page_is_what_the_results_give(name):
-    page = table.render(name, experiment.load(name), reproduce.read_results(name))
-    committed = experiment.EXPERIMENTS / name / "README.md"
-    written = committed.read_text() if committed.is_file() else ""
-    assert written == page, f"stale: ./launch.sh reproduce {name} --table-only"
+def test_the_committed_table_is_what_the_results_give(name):
+    results = folder.read_results(name)
+    files = folder.computed(name, Measured(experiment.load(name), results))
+    for file, text in files.items():
+        committed = experiment.EXPERIMENTS / name / file
+        written = committed.read_text(encoding="utf-8") if committed.is_file() else ""
+        assert written == text, f"{file} is stale: ./launch.sh reproduce {name} --table-only"
 
 
 @pytest.mark.parametrize("name", experiment.names())
@@ -119,9 +131,9 @@ def test_an_experiment_may_show_the_time_of_a_step(digests):
     results = {"one": measured(0.5, 0.6), "two": measured(0.5)}
     for run, time in zip(results["one"].values(), (20.0, 30.0), strict=True):
         run["step_milliseconds"] = time
-    header, _, one, two = table.result_table(declared(step_time=True), results).splitlines()
+    header, _, one, two = page.result_table(Measured(declared(step_time=True), results)).splitlines()
     assert header.endswith("| ms per step, at best |") and one.endswith("| 20 |") and two.endswith("| – |")
-    assert "ms per step" not in table.result_table(declared(), results)
+    assert "ms per step" not in page.result_table(Measured(declared(), results))
 
 
 # Verdicts
@@ -139,7 +151,7 @@ def test_an_experiment_may_show_the_time_of_a_step(digests):
     ],
 )
 def test_verdict_on_an_expected_number(values, verdict):
-    assert table.expected_verdict(values, EXPECTED) == verdict
+    assert expected_verdict(values, EXPECTED) == verdict
 
 
 @pytest.mark.parametrize(
@@ -154,7 +166,7 @@ def test_verdict_on_an_expected_number(values, verdict):
     ],
 )
 def test_verdict_on_a_claim(larger, smaller, verdict):
-    assert table.claim_verdict(larger, smaller) == verdict
+    assert claim_verdict(larger, smaller) == verdict
 
 
 # The page
@@ -169,8 +181,7 @@ def test_the_page_is_computed_from_the_results(digests):
     claims = [Claim("first beats second", METRIC, ["one"], ["two"])]
     failed = {"0": {"error": "out of luck", "config_digest": "digest"}}
     results = {"one": measured(0.49, 0.52), "two": {**measured(0.1, 0.2), **failed}}
-    page = table.render("colours", declared(*rows, claims=claims), results)
-    lines = page.splitlines()
+    lines = page.render("colours", Measured(declared(*rows, claims=claims), results)).splitlines()
     assert "| first | 50.5 ± 2.1 | 1,234 | 30.0 s |" in lines
     assert "| second | 20.0 (n = 1) | 1,234 | 30.0 s |" in lines
     assert "| third | – | – | – |" in lines
@@ -183,17 +194,74 @@ def test_the_page_is_computed_from_the_results(digests):
 
 def test_a_page_without_results_says_so(digests):
     one = Row("one", "first", "x.json", expected={METRIC: EXPECTED})
-    page = table.render("colours", declared(one), {})
-    assert "| first | accuracy (%) | 50 ± 1 | – | not run | Table 1 |" in page.splitlines()
-    assert "took" not in page
+    text = page.render("colours", Measured(declared(one), {}))
+    assert "| first | accuracy (%) | 50 ± 1 | – | not run | Table 1 |" in text.splitlines()
+    assert "took" not in text and "table.svg" not in text
 
 
 def test_results_of_another_config_are_marked(digests):
     results = {"one": measured(0.5, 0.5, digest="older"), "two": measured(0.5, 0.5)}
-    page = table.render("colours", declared(), results)
-    assert "| first \\* | 50.0" in page and "| second | 50.0" in page and "config has changed" in page
-    assert table.state(declared(), results) == "4 of 4 runs, configs have changed since"
-    assert table.state(declared(), {}) == "not run"
+    text = page.render("colours", Measured(declared(), results))
+    assert "| first \\* | 50.0" in text and "| second | 50.0" in text and "config has changed" in text
+    assert Measured(declared(), results).state() == "4 of 4 runs, configs have changed since"
+    assert Measured(declared(), {}).state() == "not run"
+
+
+def test_a_row_that_needs_more_than_a_laptop_says_so(digests):
+    one = Row("one", "first", "x.json", expected={METRIC: EXPECTED}, needs="a TPU v3-8")
+    lines = page.render("colours", Measured(declared(one), {})).splitlines()
+    assert "| first | accuracy (%) | 50 ± 1 | – | not run: needs a TPU v3-8 | Table 1 |" in lines
+    assert "| first | `./launch.sh train --config=x.json`; needs a TPU v3-8 |" in lines
+    assert Measured(declared(one), {}).state() == "not run, needs a TPU v3-8"
+    assert Measured(declared(one), {"one": measured(0.5)}).cell(one, declared(one).columns[0]).verdict == (
+        "reproduced"
+    )
+
+
+# The table's other forms
+
+
+ONE = Row("one", "first & 10%", "x.json", expected={METRIC: EXPECTED})
+
+
+def test_the_table_for_other_programs(digests):
+    text = to_csv(Measured(declared(ONE, Row("two", "second", "x.json")), {"one": measured(0.49, 0.52)}))
+    first, second = csv.DictReader(text.splitlines())
+    assert first == {
+        "row": "one",
+        "heading": "first & 10%",
+        "metric": METRIC,
+        "column": "accuracy (%)",
+        "n": "2",
+        "mean": "50.5",
+        "std": "2.12132",
+        "values": "49 52",
+        "expected": "50",
+        "tolerance": "1",
+        "verdict": "reproduced",
+        "source": "Table 1",
+    }
+    assert second["n"] == "0" and second["mean"] == second["verdict"] == ""
+
+
+def test_the_table_for_a_paper(digests):
+    results = {"one": measured(0.49, 0.52), "two": measured(0.5)}
+    text = to_tex("colours", Measured(declared(ONE, Row("two", "second", "x.json")), results))
+    assert r"first \& 10\% & $50.5 \pm 2.1$ \\" in text
+    assert r"\quad (expected) & ($50$) \\" in text and r"second & $50.0$ \\" in text
+    assert text.count(r"\\") == 4 and text.endswith("\\end{tabular}\n")
+
+
+def test_the_picture_shows_every_seed_and_what_is_expected(digests):
+    two = Row("two", "second", "x.json")
+    svg = ElementTree.fromstring(
+        plot.to_svg(Measured(declared(ONE, two), {"one": measured(0.49, 0.52), "two": measured(0.5)}))
+    )
+    marks = [element.tag.split("}")[1] for element in svg.iter()]
+    assert marks.count("circle") == 3 + 1 and marks.count("polygon") == 1 + 1  # and the legend's
+    assert {"first & 10%", "second", "accuracy (%)"} <= {element.text for element in svg.iter()}
+    nothing = ElementTree.fromstring(plot.to_svg(Measured(declared(), {})))
+    assert not [e for e in nothing.iter() if e.tag.endswith("polygon")]
 
 
 # Declarations
@@ -214,8 +282,8 @@ def test_a_declaration_that_contradicts_itself_is_refused(changes, message):
         declared(**changes)
 
 
-def test_an_unknown_experiment_is_refused(folder):
-    (folder / "experiment.py").write_text("EXPERIMENT = 3\n")
+def test_an_unknown_experiment_is_refused(place):
+    (place / "experiment.py").write_text("EXPERIMENT = 3\n")
     with pytest.raises(ConfigError, match=r"'colors' is not an experiment \(did you mean 'colours'\?\)"):
         experiment.load("colors")
     with pytest.raises(ConfigError, match="defines no EXPERIMENT"):
@@ -245,7 +313,7 @@ def test_a_run_that_fails_does_not_stop_the_others(config_file, tmp_path, monkey
             raise MmjaxError("no luck")
         if config.batch_size == 2:
             raise RuntimeError("first line\nsecond line")
-        return result(config.seed / 10)
+        write_json(workdir / "result.json", result(config.seed / 10))
 
     monkeypatch.setattr(runs, "train", train)
     monkeypatch.setattr(runs, "write_report", lambda workdir: workdir)
@@ -255,10 +323,11 @@ def test_a_run_that_fails_does_not_stop_the_others(config_file, tmp_path, monkey
         Row("good", "good", str(config_file)),
     ]
     colours = declared(*rows, seeds=[3])
-    found = runs.run_all(colours, runs.plan(colours, tmp_path))
-    assert found["good"]["3"]["metrics"] == {METRIC: 0.3}
-    assert found["good"]["3"].keys() == measured(0.3)["0"].keys()
-    assert runs.failures(found) == ["bad, seed 3: no luck", "broken, seed 3: RuntimeError: first line"]
+    found = {}
+    runs.run_all(colours, runs.plan(colours, tmp_path), lambda run, kept: found.update({run.row.name: kept}))
+    assert found["good"]["metrics"] == {METRIC: 0.3}
+    assert found["good"].keys() == measured(0.3)["0"].keys()
+    assert found["bad"]["error"] == "no luck" and found["broken"]["error"] == "RuntimeError: first line"
 
 
 def test_a_stop_signal_ends_all_runs(config_file, tmp_path, monkeypatch):
@@ -268,11 +337,11 @@ def test_a_stop_signal_ends_all_runs(config_file, tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "train", train)
     colours = declared(Row("one", "first", str(config_file)))
     with pytest.raises(Preempted):
-        runs.run_all(colours, runs.plan(colours, tmp_path))
+        runs.run_all(colours, runs.plan(colours, tmp_path), keep=None)
 
 
-def test_the_verb_trains_what_is_missing_and_writes_the_page(config_file, folder, tmp_path, capsys):
-    (folder / "experiment.py").write_text(
+def test_the_verb_trains_what_is_missing_and_writes_the_page(config_file, place, tmp_path, capsys):
+    (place / "experiment.py").write_text(
         "from mmjax.reproduce import Column, Experiment, Row\n"
         "EXPERIMENT = Experiment('T', 'X', 's', 'c', seeds=[0],\n"
         f"    rows=[Row('one', 'first', {str(config_file)!r})], columns=[Column({METRIC!r}, 'accuracy')])\n"
@@ -281,32 +350,143 @@ def test_the_verb_trains_what_is_missing_and_writes_the_page(config_file, folder
     assert main.dispatch(verb) == 0
     run = tmp_path / "runs" / "one" / "seed0"
     assert (run / "result.json").is_file() and (run / "report.html").is_file()
-    results = json.loads((folder / "results.json").read_text())
+    results = json.loads((place / "results.json").read_text())
     kept = json.loads((run / "result.json").read_text())["metrics"][METRIC]
     assert results["one"]["0"]["metrics"] == {METRIC: kept}
-    page = (folder / "README.md").read_text()
-    assert f"| first | {kept:.3f} |" in page
+    text = (place / "README.md").read_text()
+    assert f"| first | {kept:.3f} |" in text
 
     before = (run / "result.json").stat().st_mtime_ns
     assert main.dispatch(verb) == 0  # nothing is trained again
     assert (run / "result.json").stat().st_mtime_ns == before
-    assert (folder / "README.md").read_text() == page
+    assert (place / "README.md").read_text() == text
 
     config_file.write_text(config_file.read_text().replace('"peak": 0.1', '"peak": 0.2'))
     with pytest.raises(ConfigError, match=r"seed0: holds a run of another config \(optimizer.schedule.peak"):
         main.dispatch(verb)
-    assert json.loads((folder / "results.json").read_text()) == results
+    assert json.loads((place / "results.json").read_text()) == results
     config_file.write_text(config_file.read_text().replace('"peak": 0.2', '"peak": 0.1'))
 
-    (folder / "README.md").write_text("stale")
+    (place / "README.md").write_text("stale")
     assert main.dispatch(["reproduce", "colours", "--table-only"]) == 0
-    assert (folder / "README.md").read_text() == page
+    assert (place / "README.md").read_text() == text
     capsys.readouterr()
     main.dispatch(["reproduce", "--list"])
     assert "colours  T (1 of 1 runs)" in capsys.readouterr().out
 
 
-def test_failed_runs_make_the_verb_fail(config_file, folder, tmp_path, monkeypatch):
+def test_only_some_rows_and_seeds(config_file, tmp_path):
+    accelerated = Row("big", "big", str(config_file), needs="a TPU")
+    colours = declared(Row("one", "first", str(config_file)), accelerated)
+
+    def chosen(**selection):
+        return [(run.row.name, run.seed) for run in runs.plan(colours, tmp_path, **selection)]
+
+    assert chosen() == [("one", 0), ("one", 1)]
+    assert chosen(rows=["one", "big"], seeds=[1]) == [("one", 1), ("big", 1)]
+    with pytest.raises(ConfigError, match=r"--rows: 'bg' is unknown \(did you mean 'big'\?\)"):
+        chosen(rows=["bg"])
+    with pytest.raises(ConfigError, match="--seeds: 7 is none of the experiment's; it has: 0, 1"):
+        chosen(seeds=[7])
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What was trained, as the verb was told; no run takes any time."""
+    trained = []
+
+    def train(config, workdir):
+        trained.append((workdir.parent.name, config.seed))
+        write_json(
+            workdir / "result.json", {**result(0.25), "wall_seconds": 60.0 if "slow" in str(workdir) else 5.0}
+        )
+
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(runs, "write_report", lambda workdir: workdir)
+    return trained
+
+
+def test_a_budget_starts_what_would_end_in_time(config_file, place, tmp_path, monkeypatch, trained, digests):
+    quick, slow = (Row(name, name, str(config_file)) for name in ("quick", "slow"))
+    monkeypatch.setattr(experiment, "load", lambda name: declared(quick, slow))
+    verb = ["reproduce", "colours", f"--workdir={tmp_path / 'runs'}", "--budget=40s"]
+    main.dispatch(verb)
+    assert trained == []  # nobody knows how long a run takes
+    seconds = {"quick": 5.0, "slow": 60.0}
+    known = {
+        name: {seed: run | {"wall_seconds": seconds[name]} for seed, run in measured(0.1, 0.2).items()}
+        for name in seconds
+    }
+    write_json(place / "results.json", known)
+    main.dispatch(verb)
+    assert trained == [("quick", 0), ("quick", 1)]
+    results = folder.read_results("colours")
+    assert results["quick"]["1"]["metrics"] == {METRIC: 0.25} and results["slow"] == known["slow"]
+    main.dispatch([*verb[:-1], "--budget=1h", "--rows=slow", "--seeds=1"])
+    assert trained[2:] == [("slow", 1)]
+
+
+def test_all_experiments_the_shortest_first(config_file, place, tmp_path, monkeypatch, trained, digests):
+    tables = {
+        name: declared(Row(name, name, str(config_file), needs=needs), seeds=[0])
+        for name, needs in {"slow": "", "unknown": "", "quick": "", "pod": "a pod"}.items()
+    }
+    for name, seconds in {"slow": 60.0, "quick": 5.0}.items():
+        write_json(
+            place.parent / name / "results.json",
+            {name: {"0": measured(0.1)["0"] | {"wall_seconds": seconds}}},
+        )
+    monkeypatch.setattr(experiment, "names", lambda: list(tables))
+    monkeypatch.setattr(experiment, "load", tables.get)
+    main.dispatch(["reproduce", "all", f"--workdir={tmp_path / 'runs'}"])
+    assert [name for name, _ in trained] == ["quick", "slow", "unknown"]
+    assert (tmp_path / "runs" / "slow" / "slow" / "seed0" / "result.json").is_file()
+    with pytest.raises(ConfigError, match="every row needs a pod; where that is, use --rows=all"):
+        main.dispatch(["reproduce", "pod", f"--workdir={tmp_path / 'runs2'}"])
+
+
+@pytest.mark.slow
+def test_several_runs_at_a_time_are_processes_of_their_own(config_file, place, tmp_path, monkeypatch):
+    rows = [
+        Row("good", "good", str(config_file)),
+        Row("bad", "bad", str(config_file), overrides={"optimizer.schedule.peak": "1e38"}),
+    ]
+    monkeypatch.setattr(experiment, "load", lambda name: declared(*rows))
+    verb = ["reproduce", "colours", f"--workdir={tmp_path / 'runs'}", "--jobs=2"]
+    with pytest.raises(MmjaxError, match="2 runs failed .bad, seed .: step .: not finite"):
+        main.dispatch(verb)
+    results = folder.read_results("colours")
+    assert {METRIC} == set(results["good"]["0"]["metrics"]) == set(results["good"]["1"]["metrics"])
+    assert (tmp_path / "runs" / "good" / "seed1" / "report.html").is_file()
+    one_by_one = ["reproduce", "colours", f"--workdir={tmp_path / 'others'}", "--rows=good"]
+    main.dispatch(one_by_one)
+    again = folder.read_results("colours")
+    assert again["good"]["1"]["metrics"] == results["good"]["1"]["metrics"]
+
+
+def test_a_stop_signal_reaches_the_processes(tmp_path, monkeypatch):
+    """Each saves and ends with 75; what has not begun does not begin."""
+    script = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(75))\nprint('up', flush=True)\ntime.sleep(60)"
+    monkeypatch.setattr(children_lib, "_command", lambda row, seed, workdir: [sys.executable, "-c", script])
+    row = Row("one", "first", "x.json")
+    log = tmp_path / "one" / "seed0.log"
+
+    def stop_when_up():
+        while not (log.is_file() and "up" in log.read_text()):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with concurrent.futures.ThreadPoolExecutor(3) as pool, children_lib.Children() as children:
+        first = pool.submit(children.train, row, 0, tmp_path / "one" / "seed0", tmp_path)
+        pool.submit(stop_when_up).result()
+        with pytest.raises(Preempted):
+            first.result()
+        with pytest.raises(Preempted):
+            pool.submit(children.train, row, 1, tmp_path / "one" / "seed1", tmp_path).result()
+    assert not (tmp_path / "one" / "seed1.log").read_text()
+
+
+def test_failed_runs_make_the_verb_fail(config_file, place, tmp_path, monkeypatch):
     def train(config, workdir):
         raise MmjaxError("no luck")
 
@@ -314,7 +494,7 @@ def test_failed_runs_make_the_verb_fail(config_file, folder, tmp_path, monkeypat
     monkeypatch.setattr(experiment, "load", lambda name: declared(Row("one", "first", str(config_file))))
     with pytest.raises(MmjaxError, match=r"2 runs failed \(one, seed 0: no luck\)"):
         main.dispatch(["reproduce", "colours", f"--workdir={tmp_path / 'runs'}"])
-    assert "- first, seed 1: no luck" in (folder / "README.md").read_text()
+    assert "- first, seed 1: no luck" in (place / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -322,6 +502,10 @@ def test_failed_runs_make_the_verb_fail(config_file, folder, tmp_path, monkeypat
     [
         ([], "name an experiment"),
         (["x", "--config.seed=1"], "reproduce runs what the experiment declares"),
+        (["mnist1d", "--budget=2"], "--budget=2: expected a time such as 2h, 30m or 90s"),
+        (["mnist1d", "--jobs=0"], "--jobs=0: expected 1 or more"),
+        (["mnist1d", "--seeds=a"], "--seeds=a: expected whole numbers with commas"),
+        (["all", "--rows=mlp"], "--rows=mlp: names rows of one experiment"),
     ],
 )
 def test_wrong_usage_is_refused(arguments, message):

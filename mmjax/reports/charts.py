@@ -54,7 +54,7 @@ def line_chart(title: str, series: Sequence[Series], x_label: str, *, log: bool 
         return _BOTTOM - (at - low) / ((high - low) or 1) * (_BOTTOM - _TOP)
 
     axes = [_y_tick(tick, place_y(tick)) for tick in y_ticks]
-    axes += [_x_tick(tick, place_x(tick)) for tick in _ticks(x_low, x_high, 5)]
+    axes += [_x_tick(tick, place_x(tick)) for tick in ticks(x_low, x_high, 5)]
     drawn = [_line(line, i, place_x, place_y) for i, line in enumerate(lines) if line.xs]
     name = element("text", x_label, x=_RIGHT, y=_HEIGHT - 2, text_anchor="end", class_="axis")
     return element(
@@ -138,7 +138,7 @@ def _vertical(low, high, log):
     margin = (high - low) * 0.04
     low = 0 if _floor(low, high) == 0 else low - margin
     high = high + margin
-    return _ticks(low, high, 5), low, high
+    return ticks(low, high, 5), low, high
 
 
 def _floor(low, high):
@@ -146,7 +146,7 @@ def _floor(low, high):
     return 0 if 0 <= low < 0.35 * high else low
 
 
-def _ticks(low, high, count):
+def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers (steps of 1, 2 or 5) from `low` to `high`."""
     if high <= low:
         return [low]

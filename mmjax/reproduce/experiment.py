@@ -41,6 +41,8 @@ class Row:
       config: `configs/x.py:argument`, from the root of the checkout.
       overrides: key -> text, as after `--config.` on the command line.
       expected: metric -> what a paper reports.
+      needs: what it takes that a laptop does not have, such as 'a TPU v3-8 and ImageNet'; such a row is
+        run only where it is asked for by name. Empty: nothing.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Row:
     config: str
     overrides: Mapping[str, str] = dataclasses.field(default_factory=dict)
     expected: Mapping[str, Expected] = dataclasses.field(default_factory=dict)
+    needs: str = ""
 
     def resolve(self, seed: int) -> config_lib.ConfigDict:
         """The config of the run with this seed."""
@@ -60,8 +63,18 @@ class Row:
 
     def command(self) -> str:
         """What trains the row by hand, but for the seed."""
-        overrides = [f"--config.{key}={text}" for key, text in self.overrides.items()]
-        return " ".join(["./launch.sh train", f"--config={self.config}", *overrides])
+        return " ".join(["./launch.sh", *self._arguments(self.config)])
+
+    def arguments(self, seed: int) -> list[str]:
+        """Of `python -m mmjax`, in any directory."""
+        return [*self._arguments(str(ROOT / self.config)), f"--config.seed={seed}"]
+
+    def _arguments(self, config: str) -> list[str]:
+        return [
+            "train",
+            f"--config={config}",
+            *(f"--config.{k}={text}" for k, text in self.overrides.items()),
+        ]
 
 
 @dataclasses.dataclass(frozen=True)

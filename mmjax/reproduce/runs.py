@@ -1,10 +1,11 @@
-"""Runs what an experiment declares and gathers what was measured."""
+"""Runs what an experiment declares, and records what was measured."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -16,16 +17,15 @@ from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.evaluation.run import build_evaluators, metric_groups
 from mmjax.reports import write_report
 from mmjax.reports.files import read_run
+from mmjax.reproduce.children import Children
 from mmjax.reproduce.experiment import Experiment, Row
 from mmjax.training import resume
 from mmjax.training import workdir as workdir_lib
 from mmjax.training.loop import train
 from mmjax.training.setup import fill_sizes, load_data
 
-# Row -> seed (as text, for JSON) -> what `record` makes, or {'error': one line}.
-Results: TypeAlias = dict[str, dict[str, dict[str, Any]]]
-
 _FACTS = ("parameters", "steps", "wall_seconds", "devices", "versions", "git_revision")
+COMPILATIONS = "compilations"  # folder of JAX's cache, which all runs share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,26 +43,64 @@ class Run:
     config: ConfigDict
     workdir: pathlib.Path
 
+    @property
+    def finished(self) -> bool:
+        return (self.workdir / workdir_lib.RESULT).is_file()
 
-def plan(experiment: Experiment, folder: pathlib.Path) -> list[Run]:
+
+# Takes what was measured in a run, or {'error': one line}.
+Keep: TypeAlias = Callable[[Run, Mapping[str, Any]], None]
+
+
+def plan(
+    experiment: Experiment,
+    folder: pathlib.Path,
+    rows: Collection[str] | None = None,
+    seeds: Collection[int] | None = None,
+) -> list[Run]:
     """The runs of an experiment, in `<folder>/<row>/seed<k>`: all rows with one seed, then the next.
 
+    Args:
+      experiment: as declared.
+      folder: of its runs.
+      rows, seeds: only these of it; by default all seeds, and the rows that need nothing special.
+
     Raises:
-      ConfigError: a config cannot be run, or no row measures what a column shows.
+      ConfigError: a config cannot be run, no row measures what a column shows, or a row or seed is not
+        one of the experiment's.
     """
+    chosen = _choose(experiment, rows)
+    for seed in seeds or ():
+        if seed not in experiment.seeds:
+            known = ", ".join(map(str, experiment.seeds))
+            raise ConfigError(f"--seeds: {seed} is none of the experiment's; it has: {known}")
     runs = [
         Run(row, seed, row.resolve(seed), folder / row.name / f"seed{seed}")
         for seed in experiment.seeds
-        for row in experiment.rows
+        if seeds is None or seed in seeds
+        for row in chosen
     ]
     groups = set().union(*(metric_groups(build_evaluators(run.config)) for run in runs))
-    for column in experiment.columns:
-        if column.metric.rpartition("/")[0] not in groups:
-            raise ConfigError(
-                f"column '{column.metric}': no row's evals measure it; they measure: "
-                + ", ".join(f"{group}/..." for group in sorted(groups))
-            )
+    if rows is None:
+        for column in experiment.columns:
+            if runs and column.metric.rpartition("/")[0] not in groups:
+                raise ConfigError(
+                    f"column '{column.metric}': no row's evals measure it; they measure: "
+                    + ", ".join(f"{group}/..." for group in sorted(groups))
+                )
     return runs
+
+
+def _choose(experiment: Experiment, names: Collection[str] | None) -> list[Row]:
+    if names is None:
+        return [row for row in experiment.rows if not row.needs]
+    known = [row.name for row in experiment.rows]
+    for name in names:
+        if name not in known:
+            raise ConfigError(
+                f"--rows: '{name}' is unknown{suggestion(name, known)}; it has: {', '.join(known)}"
+            )
+    return [row for row in experiment.rows if row.name in names]
 
 
 def check(runs: Sequence[Run]) -> None:
@@ -77,53 +115,85 @@ def check(runs: Sequence[Run]) -> None:
         resume.check(run.workdir, fill_sizes(run.config, data), data)
 
 
-def run_all(experiment: Experiment, runs: Sequence[Run]) -> Results:
-    """Trains what is not finished, one run after the other; one that fails does not stop the others.
+def run_all(
+    experiment: Experiment,
+    runs: Sequence[Run],
+    keep: Keep,
+    *,
+    jobs: int = 1,
+    may_start: Callable[[Run], bool] = lambda run: True,
+) -> None:
+    """Trains what is not finished; a run that fails does not stop the others.
 
     Args:
       experiment: for its columns.
       runs: from `plan`, after `check`.
-
-    Returns:
-      What was measured. A failed run has its error there.
+      keep: called with each run and what was measured in it, as soon as it is finished.
+      jobs: how many run at a time; more than one are processes of their own.
+      may_start: whether there is time for a run that is not finished; asked just before it would begin.
 
     Raises:
       Preempted: SIGTERM came; start again to go on.
     """
-    digests = {row.name: row.config_digest() for row in experiment.rows}
     metrics = [column.metric for column in experiment.columns]
-    results: Results = {row.name: {} for row in experiment.rows}
     seen: set[str] = set()
-    for i, run in enumerate(runs):
-        logging.info("run %d of %d: %s, seed %d", i + 1, len(runs), run.row.name, run.seed)
-        finished = (run.workdir / workdir_lib.RESULT).is_file()
-        try:
-            result = workdir_lib.read_json(run.workdir / workdir_lib.RESULT) if finished else _run(run)
-            measured = record(result, metrics)
-            if (run.workdir / "metrics.jsonl").is_file():
-                measured |= step_time(read_run(run.workdir).history, run.config.batch_size)
-            seen |= set(result["metrics"])
-        except Preempted:
-            raise
-        except MmjaxError as error:
-            logging.error("run %d of %d failed: %s", i + 1, len(runs), error)
-            measured = {"error": str(error)}
-        except Exception as error:  # a bug, or a device out of memory, must not cost the other runs
-            logging.exception("run %d of %d failed", i + 1, len(runs))
-            first_line, *_ = [*str(error).splitlines(), ""]
-            measured = {"error": f"{type(error).__name__}: {first_line}"}
-        results[run.row.name][str(run.seed)] = {"config_digest": digests[run.row.name], **measured}
-        jax.clear_caches()  # the next run's functions are new ones; these would only fill the memory
+
+    def finish(run: Run, error: str | None) -> None:
+        measured = {"error": error} if error is not None else _measured(run, metrics, seen)
+        keep(run, {"config_digest": run.row.config_digest(), **measured})
+
+    waiting = [run for run in runs if not run.finished]
+    for run in runs:
+        if run.finished:
+            finish(run, None)
+    if jobs == 1:
+        for i, run in enumerate(waiting):
+            if may_start(run):
+                logging.info("run %d of %d: %s, seed %d", i + 1, len(waiting), run.row.name, run.seed)
+                finish(run, _train(run))
+    else:
+        with concurrent.futures.ThreadPoolExecutor(jobs) as pool, Children() as children:
+
+            def start(run: Run) -> tuple[Run, str | None] | None:
+                if not may_start(run):
+                    return None
+                cache = run.workdir.parents[1] / COMPILATIONS
+                return run, children.train(run.row, run.seed, run.workdir, cache)
+
+            for done in concurrent.futures.as_completed([pool.submit(start, run) for run in waiting]):
+                if done.result() is not None:
+                    finish(*done.result())
     for metric in metrics:
         if seen and metric not in seen:
             logging.warning("column '%s': no run measured it%s", metric, suggestion(metric, seen))
-    return results
 
 
-def _run(run: Run) -> dict[str, Any]:
-    result = train(run.config, run.workdir)
-    write_report(run.workdir)
-    return result
+def _train(run: Run) -> str | None:
+    """Trains in this process; what went wrong, in one line."""
+    try:
+        train(run.config, run.workdir)
+        write_report(run.workdir)
+    except Preempted:
+        raise
+    except MmjaxError as error:
+        logging.error("%s, seed %d failed: %s", run.row.name, run.seed, error)
+        return str(error)
+    except Exception as error:  # a bug, or a device out of memory, must not cost the other runs
+        logging.exception("%s, seed %d failed", run.row.name, run.seed)
+        first_line, *_ = [*str(error).splitlines(), ""]
+        return f"{type(error).__name__}: {first_line}"
+    finally:
+        jax.clear_caches()  # the next run's functions are new ones; these would only fill the memory
+    return None
+
+
+def _measured(run: Run, metrics: Sequence[str], seen: set[str]) -> dict[str, Any]:
+    result = workdir_lib.read_json(run.workdir / workdir_lib.RESULT)
+    seen |= set(result["metrics"])
+    measured = record(result, metrics)
+    if (run.workdir / "metrics.jsonl").is_file():
+        measured |= step_time(read_run(run.workdir).history, run.config.batch_size)
+    return measured
 
 
 def record(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
@@ -133,21 +203,11 @@ def record(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
 
 
 def step_time(history: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, float]:
-    """'step_milliseconds' of a run, in the fastest interval of its log: compilation, and whatever else the
-    machine does, only add to it. Nothing where the log has no rate.
+    """'step_milliseconds' of a run, in the fastest interval of its log: whatever else the machine does only
+    adds to it. Nothing where the log has no rate.
     """
     rates = [line["train/examples_per_second"] for line in history if "train/examples_per_second" in line]
     return {"step_milliseconds": 1000 * batch_size / max(rates)} if rates else {}
-
-
-def failures(results: Results) -> list[str]:
-    """A line for each run that failed."""
-    return [
-        f"{row}, seed {seed}: {run['error']}"
-        for row, seeds in results.items()
-        for seed, run in seeds.items()
-        if "error" in run
-    ]
 
 
 def share_compilations(folder: pathlib.Path) -> None:

@@ -1,0 +1,90 @@
+"""Runs as processes of their own, several at a time."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+from types import FrameType, TracebackType
+
+from absl import logging
+
+from mmjax.errors import Preempted
+from mmjax.reproduce.experiment import Row
+
+_PREEMPTED = Preempted.exit_code
+
+
+class Children:
+    """Starts runs, and passes SIGTERM on to them, which makes them save.
+
+    Use it in a `with` statement of the main thread; `train` may be called from several threads.
+    """
+
+    def __init__(self):
+        self._processes: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def __enter__(self) -> Children:
+        self._before = signal.signal(signal.SIGTERM, self._stop)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._stop()
+        signal.signal(signal.SIGTERM, self._before)
+
+    def train(self, row: Row, seed: int, workdir: pathlib.Path, cache: pathlib.Path) -> str | None:
+        """Trains one run; its output goes to `<workdir>.log`.
+
+        Args:
+          row, seed: which.
+          workdir: the run's directory.
+          cache: folder of JAX's compilation cache.
+
+        Returns:
+          What went wrong, in one line; None where nothing did.
+
+        Raises:
+          Preempted: SIGTERM came, to this process or the run.
+        """
+        log = workdir.with_name(f"{workdir.name}.log")
+        log.parent.mkdir(parents=True, exist_ok=True)
+        env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ
+        env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.absolute()))
+        with log.open("ab") as output:
+            with self._lock:
+                if self._stopping:
+                    raise Preempted("stopped by SIGTERM; start again to go on")
+                logging.info("%s, seed %d begins; see %s", row.name, seed, log)
+                process = subprocess.Popen(
+                    _command(row, seed, workdir), env=env, stdout=output, stderr=subprocess.STDOUT
+                )
+                self._processes.add(process)
+            code = process.wait()
+        with self._lock:
+            self._processes.discard(process)
+        if code == _PREEMPTED or (code and self._stopping):
+            self._stop()
+            raise Preempted("stopped by SIGTERM; start again to go on")
+        return _last_line(log) if code else None
+
+    def _stop(self, number: int | None = None, frame: FrameType | None = None) -> None:
+        self._stopping = True
+        for process in list(self._processes):
+            process.terminate()
+
+
+def _command(row: Row, seed: int, workdir: pathlib.Path) -> list[str]:
+    return [sys.executable, "-m", "mmjax", *row.arguments(seed), f"--workdir={workdir.absolute()}"]
+
+
+def _last_line(log: pathlib.Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].removeprefix("error: ") if lines else "ended without a word"
