@@ -129,8 +129,8 @@ def test_the_time_of_a_step_is_that_of_the_fastest_interval():
 
 def test_an_experiment_may_show_the_time_of_a_step(digests):
     results = {"one": measured(0.5, 0.6), "two": measured(0.5)}
-    for run, time in zip(results["one"].values(), (20.0, 30.0), strict=True):
-        run["step_milliseconds"] = time
+    for run, milliseconds in zip(results["one"].values(), (20.0, 30.0), strict=True):
+        run["step_milliseconds"] = milliseconds
     header, _, one, two = page.result_table(Measured(declared(step_time=True), results)).splitlines()
     assert header.endswith("| ms per step, at best |") and one.endswith("| 20 |") and two.endswith("| – |")
     assert "ms per step" not in page.result_table(Measured(declared(), results))
@@ -390,6 +390,13 @@ def test_only_some_rows_and_seeds(config_file, tmp_path):
         chosen(seeds=[7])
 
 
+SECONDS = {"quick": 5.0, "slow": 60.0, "unknown": 20.0}
+
+
+def known_results(name, *values):
+    return {name: {seed: run | {"wall_seconds": SECONDS[name]} for seed, run in measured(*values).items()}}
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """What was trained, as the verb was told; no run takes any time."""
@@ -397,9 +404,7 @@ def trained(monkeypatch):
 
     def train(config, workdir):
         trained.append((workdir.parent.name, config.seed))
-        write_json(
-            workdir / "result.json", {**result(0.25), "wall_seconds": 60.0 if "slow" in str(workdir) else 5.0}
-        )
+        write_json(workdir / "result.json", result(0.25) | {"wall_seconds": SECONDS[workdir.parent.name]})
 
     monkeypatch.setattr(runs, "train", train)
     monkeypatch.setattr(runs, "write_report", lambda workdir: workdir)
@@ -412,11 +417,7 @@ def test_a_budget_starts_what_would_end_in_time(config_file, place, tmp_path, mo
     verb = ["reproduce", "colours", f"--workdir={tmp_path / 'runs'}", "--budget=40s"]
     main.dispatch(verb)
     assert trained == []  # nobody knows how long a run takes
-    seconds = {"quick": 5.0, "slow": 60.0}
-    known = {
-        name: {seed: run | {"wall_seconds": seconds[name]} for seed, run in measured(0.1, 0.2).items()}
-        for name in seconds
-    }
+    known = known_results("quick", 0.1, 0.2) | known_results("slow", 0.1, 0.2)
     write_json(place / "results.json", known)
     main.dispatch(verb)
     assert trained == [("quick", 0), ("quick", 1)]
@@ -431,11 +432,8 @@ def test_all_experiments_the_shortest_first(config_file, place, tmp_path, monkey
         name: declared(Row(name, name, str(config_file), needs=needs), seeds=[0])
         for name, needs in {"slow": "", "unknown": "", "quick": "", "pod": "a pod"}.items()
     }
-    for name, seconds in {"slow": 60.0, "quick": 5.0}.items():
-        write_json(
-            place.parent / name / "results.json",
-            {name: {"0": measured(0.1)["0"] | {"wall_seconds": seconds}}},
-        )
+    for name in ("slow", "quick"):
+        write_json(place.parent / name / "results.json", known_results(name, 0.1))
     monkeypatch.setattr(experiment, "names", lambda: list(tables))
     monkeypatch.setattr(experiment, "load", tables.get)
     main.dispatch(["reproduce", "all", f"--workdir={tmp_path / 'runs'}"])
@@ -466,8 +464,9 @@ def test_several_runs_at_a_time_are_processes_of_their_own(config_file, place, t
 
 def test_a_stop_signal_reaches_the_processes(tmp_path, monkeypatch):
     """Each saves and ends with 75; what has not begun does not begin."""
-    script = "import signal, sys, time\nsignal.signal(15, lambda *_: sys.exit(75))\nprint('up', flush=True)\ntime.sleep(60)"
-    monkeypatch.setattr(children_lib, "_command", lambda row, seed, workdir: [sys.executable, "-c", script])
+    saves = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); "
+    command = [sys.executable, "-c", saves + "print('up', flush=True); time.sleep(60)"]
+    monkeypatch.setattr(children_lib, "_command", lambda row, seed, workdir: command)
     row = Row("one", "first", "x.json")
     log = tmp_path / "one" / "seed0.log"
 
