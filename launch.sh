@@ -119,6 +119,7 @@ main() {
           case "$argument" in --topology=v[0-9]*:* | v[0-9]*:*) install_tpu_compiler ;; esac
         done
       fi
+      [ "$verb" != bench ] || install reference # PyTorch, with which it compares
       exec "$venv/bin/python" -m mmjax "$verb" "$@"
       ;;
   esac

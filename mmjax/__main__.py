@@ -34,6 +34,7 @@ VERBS = {
     "convert": ("mmjax.verbs.convert", "a run or published weights, written as transformers loads them"),
     "prepare": ("mmjax.verbs.prepare", "prepare the data sets and tokenizers of a config"),
     "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
+    "bench": ("mmjax.verbs.bench", "measured speed on this machine, beside PyTorch"),
     "reproduce": ("mmjax.verbs.reproduce", "the runs of an experiment, and its table"),
     "report": ("mmjax.verbs.report", "write the report of a run anew"),
 }

@@ -211,7 +211,7 @@ class FiniteCheck:
     """Stops the run at a loss or gradient that is not finite.
 
     It looks at a step after the next one has been started, so that the devices never wait for the
-    host. Nothing is lost by that: a step that is not finite leaves the state as it was.
+    host. What they made of the state by then is never saved: `flush` comes before every save.
     """
 
     def __init__(self, checkpoints: Checkpoints):

@@ -53,8 +53,8 @@ def make_train_step(
     Returns:
       Jitted `(state, batch) -> (state, metrics)`. The given state is consumed. Metrics are
       name -> (sum, count): those of the objectives, 'grad_norm' (before clipping), 'learning_rate'
-      and what `non_finite` reads. Where the loss or a gradient is not finite, the returned state is
-      the given one, unchanged: the caller can stop and save it.
+      and what `non_finite` reads. Where the loss or a gradient is not finite, neither is the
+      returned state: the caller looks at the flags before it saves, and lets it go.
     """
     loss_and_gradients = make_gradient_function(
         model, objectives, shardings.params, accumulate_steps=accumulate_steps, trainable=trainable
@@ -81,7 +81,6 @@ def make_train_step(
         norms = {module: optax.tree.norm(tree) for module, tree in gradients.items()}
         not_finite = _not_finite(result.loss, result.outputs, norms)
         any_not_finite = jnp.stack(list(not_finite.values())).any()
-        updated = jax.tree.map(lambda new, old: jnp.where(any_not_finite, old, new), updated, state)
         numbers = {"grad_norm": optax.tree.norm(norms), "learning_rate": learning_rate(state.step)}
         numbers |= {_PREFIX: any_not_finite}
         numbers |= {f"{_PREFIX}/{where}": flag for where, flag in not_finite.items()}

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -125,20 +126,16 @@ def test_batch_transforms_run_in_order_each_with_its_key():
     assert len(keys) == 2 and keys[0] is not keys[1]
 
 
-def test_a_nan_in_the_batch_is_named_and_changes_nothing():
+def test_a_nan_in_the_batch_is_named():
     setup = toy.shared_set_up(model=toy.Model(batch_norm=True), ema=0.9)
     _, state, _ = train(setup, steps=1)
-    before = host(state)
     batch = toy.make_batch()
     batch["text"][2] = np.nan
     state, metrics = setup.step(state, batch)
-    assert_equal(before, host(state))
     found = pop_non_finite(metrics)
     assert "loss" in found and "outputs/text_embedding" in found
     assert "outputs/image_embedding" not in found and "outputs/label" not in found
     assert not any(name.startswith("non_finite") for name in metrics)
-    state, metrics = setup.step(state, toy.make_batch(1))  # and training can go on
-    assert pop_non_finite(metrics) == [] and int(state.step) == 2
 
 
 def test_a_nan_that_only_the_gradient_has_is_named():
@@ -147,10 +144,30 @@ def test_a_nan_that_only_the_gradient_has_is_named():
             return jnp.sqrt(jnp.square(outputs["label"] * 0.0).sum()), {}  # sqrt has no slope at 0
 
     setup = toy.set_up(objectives={"corner": Corner()})
-    state, metrics = setup.step(setup.state, toy.make_batch())
+    _, metrics = setup.step(setup.state, toy.make_batch())
     assert pop_non_finite(metrics) == ["gradients/image_encoder", "gradients/label_head"]
     assert float(metrics["loss"][0]) == 0.0
-    assert_equal(setup.initial, host(state))
+
+
+def test_the_step_keeps_no_second_copy_of_the_state():
+    """Parameters and moments are replaced in place, layer by layer."""
+
+    class Deep(nn.Module):
+        @nn.compact
+        def __call__(self, batch, *, train=False):
+            x = batch["image"].reshape(len(batch["image"]), -1)
+            for _ in range(8):
+                x = jnp.tanh(nn.Dense(128)(x))
+            return {"label": x}
+
+    class Squares(toy.Classification):
+        def __call__(self, outputs, batch):
+            return jnp.square(outputs["label"]).sum(), {}
+
+    setup = toy.set_up(model=Deep(), objectives={"squares": Squares()}, optimizer="sgd")
+    compiled = setup.step.lower(setup.state, toy.make_batch()).compile()
+    state = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(setup.initial))
+    assert compiled.memory_analysis().temp_size_in_bytes < 0.5 * state
 
 
 @pytest.mark.parametrize("mesh", [(), toy.TENSOR], ids=["single", "tensor"])
