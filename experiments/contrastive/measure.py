@@ -12,38 +12,37 @@ import argparse
 import functools
 import os
 import pathlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 from configs import clip  # noqa: E402
 from mmjax import components, schema  # noqa: E402
+from mmjax.bench.losses import (  # noqa: E402
+    CHUNKS,
+    LOSSES,
+    WIDTH,
+    calls,
+    chunk_text,
+    mesh_of,
+    temporaries,
+    value_and_gradient,
+)
+from mmjax.bench.timing import markdown, take_turns  # noqa: E402
 from mmjax.config import to_dict  # noqa: E402
 from mmjax.model import assemble  # noqa: E402
-from mmjax.objectives.infonce import InfoNCE  # noqa: E402
-from mmjax.objectives.sigmoid import Sigmoid  # noqa: E402
-from mmjax.parallel.mesh import AXES, activation_rules, batch_sharding, make_mesh, replicated  # noqa: E402
+from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated  # noqa: E402
 from mmjax.training.gradients import make_gradient_function  # noqa: E402
 
 PAGE = pathlib.Path(__file__).parents[2] / "docs" / "contrastive.md"
 BEGIN, END = "<!-- Written by experiments.contrastive.measure; do not edit. -->", "<!-- End. -->"
 
-FIELDS = {"a": "image_embedding", "b": "text_embedding", "streams": ["image", "text"], "scale": "scale"}
-LOSSES = {
-    "infonce": functools.partial(InfoNCE, **FIELDS),
-    "sigmoid": functools.partial(Sigmoid, **FIELDS, bias="bias"),
-}
-WIDTH = 256
 BATCHES = (512, 1024, 2048, 4096, 8192)
-CHUNKS = (0, 64, 256)
 TIMED_BATCH = 4096
 CACHED_BATCH, MICROBATCHES = 128, (1, 2, 4, 8)
 ROUNDS = 7
@@ -83,43 +82,9 @@ def measure() -> Iterator[str]:
     yield cached_table(meshes[1])
 
 
-def mesh_of(count: int) -> Mesh:
-    return make_mesh(dict.fromkeys(AXES, 1) | {"data": count}, jax.devices()[:count])
-
-
-def value_and_gradient(name: str, chunk_size: int, batch: int, mesh: Mesh) -> jax.stages.Compiled:
-    """The compiled loss, metrics and gradient in every output."""
-    objective = LOSSES[name](chunk_size=chunk_size)
-
-    def run(outputs, batch):
-        with activation_rules(mesh):
-            return jax.value_and_grad(objective, has_aux=True)(outputs, batch)
-
-    shapes = jax.tree.map(functools.partial(shape_of, mesh=mesh), example(batch))
-    return jax.jit(run).lower(*shapes).compile()
-
-
-def example(batch: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(outputs, batch) of random embeddings of length one; every row counts."""
-    a, b = np.random.default_rng(0).normal(size=(2, batch, WIDTH)).astype(np.float32)
-    everyone = np.ones(batch, bool)
-    outputs = {
-        "image_embedding": a / np.linalg.norm(a, axis=1, keepdims=True),
-        "text_embedding": b / np.linalg.norm(b, axis=1, keepdims=True),
-        "scale": np.float32(10.0),
-        "bias": np.float32(-10.0),
-    }
-    return outputs, {"example_mask": everyone, "image_present": everyone, "text_present": everyone}
-
-
-def shape_of(x: Any, mesh: Mesh) -> jax.ShapeDtypeStruct:
-    sharding = batch_sharding(mesh) if np.ndim(x) else replicated(mesh)
-    return jax.ShapeDtypeStruct(np.shape(x), x.dtype, sharding=sharding)
-
-
 def mebibytes(compiled: jax.stages.Compiled) -> str:
     """Temporaries of one device, beside arguments and results."""
-    return f"{compiled.memory_analysis().temp_size_in_bytes / 2**20:,.1f}"
+    return f"{temporaries(compiled) / 2**20:,.1f}"
 
 
 def memory_title(name: str, count: int) -> str:
@@ -128,7 +93,7 @@ def memory_title(name: str, count: int) -> str:
 
 
 def memory_table(name: str, mesh: Mesh) -> str:
-    head = ["batch"] + [f"`chunk_size` {chunk}" if chunk else "whole" for chunk in CHUNKS]
+    head = ["batch", *map(chunk_text, CHUNKS)]
     rows = [
         [str(batch)] + [mebibytes(value_and_gradient(name, chunk, batch, mesh)) for chunk in CHUNKS]
         for batch in BATCHES
@@ -140,10 +105,9 @@ def time_table(mesh: Mesh) -> str:
     rows = []
     for name in LOSSES:
         programs = {chunk: value_and_gradient(name, chunk, TIMED_BATCH, mesh) for chunk in CHUNKS}
-        given = jax.device_put(example(TIMED_BATCH), mesh.devices.flat[0])
-        seconds = fastest({chunk: functools.partial(p, *given) for chunk, p in programs.items()})
+        seconds = fastest(calls(programs, TIMED_BATCH, mesh))
         rows.append([f"`{name}`"] + [f"{seconds[chunk] / seconds[0]:.2f}" for chunk in CHUNKS])
-    return markdown(["loss"] + [f"`chunk_size` {chunk}" if chunk else "whole" for chunk in CHUNKS], rows)
+    return markdown(["loss", *map(chunk_text, CHUNKS)], rows)
 
 
 def cached_table(mesh: Mesh) -> str:
@@ -171,7 +135,7 @@ def cached_table(mesh: Mesh) -> str:
 
         programs[microbatches] = jax.jit(run).lower(params, batch).compile()
     placed = jax.device_put(batch, batch_sharding(mesh))
-    seconds = fastest({n: functools.partial(p, params, placed) for n, p in programs.items()})
+    seconds = fastest({n: functools.partial(run_whole, p, params, placed) for n, p in programs.items()})
     return markdown(
         ["`optimizer.accumulate_steps`", "temporaries, MiB", "relative time"],
         [[str(n), mebibytes(programs[n]), f"{seconds[n] / seconds[1]:.2f}"] for n in MICROBATCHES],
@@ -190,22 +154,13 @@ def clip_batch(rows: int) -> dict[str, jax.Array]:
     }
 
 
-def fastest(calls: Mapping[Any, Callable[[], Any]]) -> dict[Any, float]:
-    """Seconds of each call: the fastest of rounds in which all take turns, since other work only adds."""
-    for call in calls.values():
-        jax.block_until_ready(call())
-    seconds = dict.fromkeys(calls, float("inf"))
-    for _ in range(ROUNDS):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
-    return seconds
+def run_whole(program, *arguments):
+    return jax.block_until_ready(program(*arguments))
 
 
-def markdown(head: list[str], rows: list[list[str]]) -> str:
-    lines = [head, ["---:"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def fastest(calls):
+    """Seconds of each call in its fastest round, since other work only adds."""
+    return {name: min(times) for name, times in take_turns(calls, ROUNDS).items()}
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ from mmjax.training.step import make_eval_step
 OURS = "mmjax"
 BATCH, TOKENS, VOCABULARY, END_OF_TEXT = 16, 77, 49408, 49407
 DTYPES = ("float32", "bfloat16")
+SIZES: dict[str, str] = {}  # changes of the model's config, to try the benchmark with a small one
 # Embeddings have length one; two float32 implementations of twelve layers differ by less than this.
 _TOLERANCE = 1e-4
 _CONFIG = str(pathlib.Path(__file__).parents[2] / "configs" / "clip.py") + ":img=B/32,data=pairs.jsonl"
@@ -89,7 +90,7 @@ def example(batch: int) -> dict[str, np.ndarray]:
 
 def _setup(batch: int, dtype: str) -> Setup:
     overrides = {"batch_size": str(batch), "dtype": dtype, "remat": "false"}
-    overrides["model.streams.text.encoder.vocab_size"] = str(VOCABULARY)
+    overrides |= {"model.streams.text.encoder.vocab_size": str(VOCABULARY), **SIZES}
     config = config_lib.resolve(_CONFIG, overrides)
     return make_setup(config, stand_in.load(config), jax.devices()[:1])
 
