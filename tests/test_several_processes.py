@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import random
 import signal
 import socket
 import subprocess
@@ -194,6 +195,61 @@ def test_sigterm_on_either_host_and_checkpoints_of_two_processes_and_of_one(conf
     rest = range(at * BATCH, STEPS * BATCH)
     assert [reads[number] for number in rest] == [whole[number] for number in rest]
     assert_same_numbers(workdir, one[1])
+
+
+def stop_after(run, workdir, at):
+    """SIGTERM once a checkpoint after step `at` has begun; the step at which all have stopped."""
+    run.wait_for(lambda: any(step > at for step in numbered(workdir / "checkpoints")))
+    run.processes[0].send_signal(signal.SIGTERM)
+    assert run.finish() == [75] * len(run.processes), run.messages()
+    return complete_steps(workdir / "checkpoints")[-1]
+
+
+def test_checkpoints_of_two_processes_go_on_in_four_and_one_on_other_meshes(config_file, one, tmp_path):
+    workdir, at, reads = tmp_path / "run", 0, {}
+    for count, mesh in [(2, ["fsdp=2"]), (4, ["fsdp=2"]), (1, []), (2, ["tensor=2"])]:
+        flags = [f"--config.mesh.{size}" for size in mesh]
+        last = count == 2 and at > 0
+        run = Run(
+            tmp_path / f"{count}{at}",
+            count,
+            "train",
+            f"--config={config_file}",
+            f"--workdir={workdir}",
+            *flags,
+            seconds=0.0 if last else SLOW,
+        )
+        if last:
+            complete(run)
+        else:
+            stopped = stop_after(run, workdir, at)
+        for i in range(count):
+            reads |= {n: found for n, found in run.reads(i).items() if n >= at * BATCH}
+        at = stopped
+    whole = one[0].reads(0)
+    assert [reads[n] for n in range(STEPS * BATCH)] == [whole[n] for n in range(STEPS * BATCH)]
+    assert_same_numbers(workdir, one[1])
+
+
+def test_two_processes_killed_at_random_moments_end_in_the_same_bits(config_file, two, tmp_path):
+    chance, workdir, kills = random.Random(0), tmp_path / "run", 0
+    checkpoints = workdir / "checkpoints"
+    for start in range(4):
+        run = train(tmp_path / str(start), 2, config_file, workdir, seconds=SLOW / 5)
+        before = set(numbered(checkpoints))
+        run.wait_for(lambda: set(numbered(checkpoints)) - before)  # noqa: B023
+        time.sleep(chance.uniform(0.0, 0.5))  # within a step, a save, a rotation, an evaluation
+        victim = run.processes[chance.randrange(2)]
+        if victim.poll() is None:
+            victim.kill()
+            kills += 1
+            assert victim.wait() == -signal.SIGKILL
+        assert all(run.finish(2 * processes.HEARTBEAT_SECONDS + DEADLINE)), run.messages()
+    assert kills == 4
+    complete(train(tmp_path / "last", 2, config_file, workdir))
+    (step, found), (_, expected) = tiny.saved(workdir), tiny.saved(two[1])
+    assert step == STEPS and tiny.differing(found, expected) == []
+    assert tiny.metrics_lines(workdir) == tiny.metrics_lines(two[1])
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -128,8 +128,8 @@ def _vertical(low, high, log):
     """Ticks and the ends of the vertical axis for values from `low` to `high`."""
     if log:
         decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        ticks = [m * 10.0**d for d in decades for m in (1, 2, 5)]
-        inside = [t for t in ticks if low <= t <= high]
+        steps = [m * 10.0**d for d in decades for m in (1, 2, 5)]
+        inside = [t for t in steps if low <= t <= high]
         if len(inside) > 6:
             inside = [t for t in inside if f"{t:e}"[0] == "1"]
         return inside, low, high

@@ -2,12 +2,14 @@
 
 The saved config is read with today's defaults: a key that was added since, and is left at its
 default, makes no other run. A key that is gone does, and so does a default that has changed, since a
-saved config has the value that was used then.
+saved config has the value that was used then. Keys that say where and how a run computes, and not what
+(`MAY_CHANGE`), may differ from one start to the next: a run goes on on another mesh.
 """
 
 from __future__ import annotations
 
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +22,15 @@ from mmjax.data.loading import LoadedData, load_tokenizers
 from mmjax.errors import ConfigError, DataError
 from mmjax.training import sizes
 from mmjax.training.workdir import CONFIG, DATA, RESULT, check_place, read_json
+
+# Regular expressions of keys with which a run may go on otherwise than it began.
+MAY_CHANGE = (
+    r"mesh\..*",
+    r"remat",
+    r"log\..*",
+    r"data\.(dir|num_workers|prefetch)",
+    r"checkpoint\.(every_.*|keep)",
+)
 
 
 def check(workdir: pathlib.Path, config: ConfigDict, data: LoadedData) -> None:
@@ -88,7 +99,11 @@ def _difference(
         saved = config_lib.to_dict(sizes.fill(saved, tokenizers, class_names))
     except ConfigError as error:  # a key that is gone, or a new one without a default
         return [str(error)]
-    return config_lib.difference(saved, config_lib.to_dict(config))
+    lines = config_lib.difference(saved, config_lib.to_dict(config))
+    changed = [line for line in lines if re.fullmatch("|".join(MAY_CHANGE), line.partition(":")[0])]
+    for line in changed:
+        logging.info("%s: goes on with another %s", workdir, line)
+    return [line for line in lines if line not in changed]
 
 
 def _refuse_another(workdir: pathlib.Path, lines: Sequence[str]) -> None:

@@ -71,12 +71,29 @@ def test_the_same_run_may_go_on(plain, workdir, tmp_path):
     resume.check(workdir, filled(plain), made_data())
 
 
+def test_where_and_how_a_run_computes_may_change(plain, workdir, caplog):
+    elsewhere = filled(
+        plain,
+        mesh__fsdp=2,
+        remat=True,
+        log__every_steps=7,
+        data__dir="/elsewhere",
+        data__num_workers=3,
+        checkpoint__every_steps=5,
+    )
+    with caplog.at_level("INFO"):
+        resume.check(workdir, elsewhere, made_data())
+    assert "goes on with another mesh.fsdp: 1 -> 2" in caplog.text
+    with pytest.raises(ConfigError, match=r"another config \(batch_size: "):
+        resume.check(workdir, filled(plain, mesh__fsdp=2, batch_size=16), made_data())
+
+
 def test_another_config_is_named_by_its_keys(plain, workdir):
     with pytest.raises(
         ConfigError, match=r"another config \(optimizer.schedule.peak: 0.003 -> 0.2; seed: 3 -> 1\)"
     ):
         resume.check(workdir, filled(plain, seed=1, optimizer__schedule__peak=0.2), made_data())
-    changes = {"seed": 1, "batch_size": 16, "remat": True, "dtype": "bfloat16", "total_steps": 1}
+    changes = {"seed": 1, "batch_size": 16, "scan": True, "dtype": "bfloat16", "total_steps": 1}
     with pytest.raises(ConfigError, match=r"batch_size: 8 -> 16; .*; and 1 more\)"):
         resume.check(workdir, filled(plain, **changes), made_data())
 
