@@ -45,7 +45,7 @@ def config_file(tmp_path_factory):
 class Run:
     """The processes of one start of a run, each with the file in which its reads are noted."""
 
-    def __init__(self, folder, count, *arguments, seconds=0.0, fail_at=(-1, -1)):
+    def __init__(self, folder, count, *arguments, seconds=0.0, fail_at=None):
         folder.mkdir(parents=True)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -61,7 +61,12 @@ class Run:
             joined = (
                 [f"--coordinator={address}", f"--processes={count}", f"--process={i}"] if count > 1 else []
             )
-            program = [str(TESTS / "noted_reads.py"), str(self.notes[i]), str(seconds), str(fail_at[i])]
+            program = [
+                str(TESTS / "noted_reads.py"),
+                str(self.notes[i]),
+                str(seconds),
+                str((fail_at or {}).get(i, -1)),
+            ]
             with self.outputs[i][0].open("w") as out, self.outputs[i][1].open("w") as err:
                 command = [sys.executable, *program, *arguments, *joined]
                 self.processes.append(
@@ -244,6 +249,9 @@ def test_two_processes_killed_at_random_moments_end_in_the_same_bits(config_file
             victim.kill()
             kills += 1
             assert victim.wait() == -signal.SIGKILL
+        if start:  # once the other one has found out by itself, which takes its heartbeat
+            for process in run.processes:
+                process.kill()
         assert all(run.finish(2 * processes.HEARTBEAT_SECONDS + DEADLINE)), run.messages()
     assert kills == 4
     complete(train(tmp_path / "last", 2, config_file, workdir))
@@ -270,7 +278,7 @@ def test_a_process_that_is_killed_ends_the_other(config_file, tmp_path, victim):
 
 def test_an_error_of_one_process_is_seen_and_ends_both(config_file, tmp_path):
     first = 10 * BATCH + BATCH // 2  # row of process 1
-    run = train(tmp_path / "processes", 2, config_file, tmp_path / "run", fail_at=(-1, first))
+    run = train(tmp_path / "processes", 2, config_file, tmp_path / "run", fail_at={1: first})
     assert run.finish() == [5, 3], run.messages()
     assert "error (process 1 of 2): " in run.err(1) and f"example number {first} is broken" in run.err(1)
     assert "error (process 0 of 2): another process of the run is gone" in run.err(0)
