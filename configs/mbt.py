@@ -9,7 +9,7 @@ on a spectrogram of 8 seconds, and four bottleneck tokens from the ninth block o
 columns `image`, `audio`, `labels` (any number of them, separated by '|', out of `labels` classes) and
 `split`, as AudioSet's. The image encoder starts from published ImageNet-21k weights. The paper starts the
 encoder of the spectrogram from them too, and reads eight frames per clip; here it starts fresh, and reads
-one frame.
+one frame. `streams=image` and `streams=audio` are its models of one stream.
 """
 
 from ml_collections import ConfigDict
@@ -23,17 +23,43 @@ VIT_B16 = "hf:google/vit-base-patch16-224-in21k"
 
 def get_config(text: str = "") -> ConfigDict:
     args = config_lib.arguments(
-        text, size="tiny", data="", bottlenecks=4, fusion_layer=-1, labels=527, batch=64, epochs=10
+        text,
+        size="tiny",
+        data="",
+        bottlenecks=4,
+        fusion_layer=-1,
+        labels=527,
+        batch=64,
+        epochs=10,
+        streams="both",
     )
     if args.size not in ("tiny", "full"):
         raise ConfigError(f"config argument size: got '{args.size}', expected tiny or full")
     if args.size == "full" and not args.data:
         raise ConfigError("config argument data: is missing; size=full needs a manifest of clips")
+    if args.streams not in ("both", "image", "audio"):
+        raise ConfigError(f"config argument streams: got '{args.streams}', expected both, image or audio")
     config = full(args) if args.size == "full" else tiny()
     if args.fusion_layer >= 0:
         config["model"]["fusion"]["fusion_layer"] = args.fusion_layer
     config["model"]["fusion"] |= {"type": "bottleneck", "bottlenecks": args.bottlenecks}
+    if args.streams != "both":
+        keep_one(config, args.streams)
     return ConfigDict({"batch_size": args.batch, "total_epochs": args.epochs, **config})
+
+
+def keep_one(config: dict, stream: str) -> None:
+    """Leaves the other stream and the fusion out."""
+    for section in (config["data"], config["model"]):
+        section["streams"] = {stream: section["streams"][stream]}
+    config["model"]["fusion"] = None
+    for head in config["model"]["heads"].values():
+        head["reads"] = stream
+    for transform in config["data"].get("batch_transforms", []):
+        transform |= {"stream": stream, "also": []}
+    missing = [name for name, part in config["data"]["eval"].items() if part.get("drop")]
+    for name in missing:
+        del config["data"]["eval"][name], config["evals"][name]
 
 
 def tiny() -> dict:
@@ -89,12 +115,18 @@ def tiny() -> dict:
 def full(args) -> dict:
     """A frame and a spectrogram of a clip."""
     sound = [
-        {"type": "decode_audio", "rate": 16000, "max_seconds": 8.0},
+        {"type": "decode_audio", "rate": 16000, "max_seconds": 30.0},
         {"type": "log_mel", "bins": 128, "window": 400, "hop": 160},
         {"type": "standardise_frames"},
     ]
     length = {"type": "pad", "length": 800}
-    augmented = [*sound, {"type": "spec_augment", "frequency_width": 48, "time_width": 192}, length]
+    heard = [*sound, {"type": "center_crop_frames", "length": 800}, length]
+    augmented = [
+        *sound,
+        {"type": "random_crop_frames", "length": 800},
+        {"type": "spec_augment", "frequency_width": 48, "time_width": 192},
+        length,
+    ]
     image = presets.images(224, presets.HALF, [0.5, 1.0])
     clips = {"type": "manifest", "path": args.data, "multi_labels": ["labels"]}
     vit = {"type": "vit", "variant": "B", "patch_size": 16, "eps": 1e-12, "drop_path": 0.3}
@@ -113,10 +145,12 @@ def full(args) -> dict:
             "eval": {"test": {"dataset": {**clips, "split": "test"}}},
             "streams": {
                 "image": {"features": ["image"], **image},
-                "audio": {"features": ["audio"], "train": augmented, "eval": [*sound, length]},
+                "audio": {"features": ["audio"], "train": augmented, "eval": heard},
             },
             "labels": {"labels": "labels"},
-            "batch_transforms": [{"type": "mixup", "labels": {"labels": args.labels}, "alpha": 0.3}],
+            "batch_transforms": [
+                {"type": "mixup", "labels": {"labels": args.labels}, "alpha": 0.3, "also": ["audio"]}
+            ],
         },
         "model": {
             "streams": {

@@ -28,6 +28,7 @@ FULL = [
         None,
     ),
     ("mbt.py:size=full,data=clips.jsonl", 0, {"image": IMAGE, "audio": ((800, 128), "float32")}, None),
+    ("plain_vit.py:size=S/16,data=imagenet2012", 0, {"image": IMAGE}, None),
     (
         "imagebind.py:size=full,data=rows.jsonl",
         49408,
@@ -68,6 +69,10 @@ def test_full_size(reference, vocabulary, spec, millions):
         ("siglip.py:img=XL", "argument img: got 'XL', expected one of: tiny, B/16"),
         ("lit.py:locked=both", "argument locked: got 'both', expected text or image"),
         ("mbt.py:size=full", "argument data: is missing; size=full needs a manifest of clips"),
+        ("mbt.py:streams=video", "argument streams: got 'video', expected both, image or audio"),
+        ("plain_vit.py:size=B/16", "argument size: got 'B/16', expected tiny or S/16"),
+        ("plain_vit.py:size=S/16", "argument data: got '', expected imagenet2012, or a manifest"),
+        ("plain_vit.py:data=cifar10", "argument data: got 'cifar10', expected openmoji with size=tiny"),
         ("imagebind.py:size=big", "argument size: got 'big', expected tiny or full"),
         ("resnet50_bert_concat.py:size=big", "argument size: got 'big', expected tiny or full"),
     ],

@@ -28,12 +28,15 @@ class MixUp:
       labels: label in the batch -> number of its classes. The label, class indices int32 `[B]` or
         already soft `[B, N]`, becomes soft, float32 `[B, N]`; a missing label (-1) is a row of -1.
       stream: the stream that is mixed, float32 `[B, ...]`.
+      also: further streams that are mixed with the same weights, in rows that have all of them; what
+        their labels describe has to be in all of them.
       alpha: of the Beta distribution, above 0.
       probability: how often a batch is mixed; labels become soft in any case.
     """
 
     labels: dict[str, int]
     stream: str = "image"
+    also: list[str] = dataclasses.field(default_factory=list)
     alpha: float = 0.2
     probability: float = 1.0
 
@@ -41,13 +44,15 @@ class MixUp:
         _check(self)
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        labels = _soft_labels(self, batch)
-        lam, mixable = _draw(self, batch, labels, key)
-        x = _float_stream(self, batch)
+        labels, streams = _soft_labels(self, batch), [self.stream, *self.also]
+        lam, mixable = _draw(self, batch, labels, key, streams)
         own = jnp.where(mixable, lam, 1.0)
-        weight = _per_row(own, x.ndim).astype(x.dtype)
-        mixed = weight * x + (1 - weight) * _partner(x)
-        return {**batch, self.stream: mixed, **_mixed_labels(labels, own)}
+        mixed = {}
+        for stream in streams:
+            x = _float_stream(stream, batch)
+            weight = _per_row(own, x.ndim).astype(x.dtype)
+            mixed[stream] = weight * x + (1 - weight) * _partner(x)
+        return {**batch, **mixed, **_mixed_labels(labels, own)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +80,7 @@ class CutMix:
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         key, key_y, key_x = jax.random.split(key, 3)
         labels = _soft_labels(self, batch)
-        lam, mixable = _draw(self, batch, labels, key)
+        lam, mixable = _draw(self, batch, labels, key, [self.stream])
         x = batch[self.stream]
         if x.ndim < 4:
             raise ConfigError(f"cutmix.stream: '{self.stream}' is {x.shape}, expected images or video")
@@ -126,24 +131,26 @@ def _mixed_labels(labels, own):
     return {name: weight * soft + (1 - weight) * _partner(soft) for name, soft in labels.items()}
 
 
-def _draw(transform, batch, labels, key):
+def _draw(transform, batch, labels, key, streams):
     """lam, and bool `[B]`: the rows that may be mixed with their partners."""
-    if transform.stream not in batch:
-        name = type(transform).__name__.lower()
-        raise ConfigError(f"{name}.stream: the batch has no '{transform.stream}'")
+    for stream in streams:
+        if stream not in batch:
+            raise ConfigError(f"{type(transform).__name__.lower()}.stream: the batch has no '{stream}'")
     key_lam, key_use = jax.random.split(key)
     lam = jax.random.beta(key_lam, transform.alpha, transform.alpha)
     lam = jnp.where(jax.random.bernoulli(key_use, transform.probability), lam, 1.0)
-    complete = batch[f"{transform.stream}_present"] & batch["example_mask"]
+    complete = batch["example_mask"]
+    for stream in streams:
+        complete &= batch[f"{stream}_present"]
     for soft in labels.values():
         complete &= (soft >= 0).all(axis=1)
     return lam, complete & _partner(complete)
 
 
-def _float_stream(transform, batch):
-    x = batch[transform.stream]
+def _float_stream(stream, batch):
+    x = batch[stream]
     if not jnp.issubdtype(x.dtype, jnp.floating):
-        raise ConfigError(f"mixup.stream: '{transform.stream}' is {x.dtype}, expected float; use normalise")
+        raise ConfigError(f"mixup.stream: '{stream}' is {x.dtype}, expected float; use normalise")
     return x
 
 

@@ -61,6 +61,19 @@ def test_mixup_mixes_inputs_and_labels_alike():
     assert min(lams) < 0.2 and max(lams) > 0.8 and abs(np.mean(lams) - 0.5) < 0.2  # Beta(1, 1) is uniform
 
 
+def test_mixup_of_several_streams_has_one_weight():
+    sound = jnp.arange(B, dtype=jnp.float32)[:, None] * 10
+    heard = jnp.array([True] * 4 + [False, True])
+    given = batch(audio=sound, audio_present=heard)
+    made = make("mixup", alpha=1.0, also=["audio"])(given, jax.random.key(0))
+    np.testing.assert_allclose(made["audio"][:, 0], 10 * made["image"][:, 0, 0, 0], rtol=1e-5)
+    assert not np.array_equal(made["audio"][:4], sound[:4])
+    for alone in (4, 5):  # row 4 lacks sound, and is the partner of row 5
+        np.testing.assert_array_equal(made["image"][alone], given["image"][alone])
+    with pytest.raises(ConfigError, match="mixup.stream: the batch has no 'sound'"):
+        make("mixup", also=["sound"])(batch(), jax.random.key(0))
+
+
 def test_cutmix_pastes_one_rectangle_and_weights_labels_by_its_area():
     cutmix = jitted("cutmix")
     areas = []
