@@ -95,8 +95,11 @@ def _none() -> optuna.pruners.BasePruner:
 
 
 def _median(startup: int, warmup: int) -> optuna.pruners.BasePruner:
-    """Stops what is below the median of the trials at the same evaluation (Golovin et al. 2017)."""
-    return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup)
+    """Stops what is worse than the median of the trials at the same evaluation (Golovin et al. 2017).
+
+    The first `startup` trials, and the first `warmup` evaluations of each, stop nothing.
+    """
+    return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
 
 
 def _halving(first: int, factor: int) -> optuna.pruners.BasePruner:

@@ -16,6 +16,7 @@ CSS = """
 .end { fill: var(--c0); } .end.first { fill: var(--c1); } .end.stopped { fill: var(--soft); }
 .bar { fill: var(--c0); } .upright { stroke: var(--soft); stroke-width: 1; }
 .whole { max-width: none; margin-bottom: 14px; }
+.whole .axis { paint-order: stroke; stroke: var(--card); stroke-width: 3px; }
 """
 _WIDTH, _HEIGHT = 1100, 360
 _TOP, _BOTTOM = 44, 330
@@ -58,7 +59,7 @@ def parallel(
         )
     axes = [
         _axis(x, scale, name)
-        for x, scale, name in zip(xs, scales, [*_short_names(keys), metric], strict=True)
+        for x, scale, name in zip(xs, scales, [*short_names(keys), metric.split("/")[-1]], strict=True)
     ]
     return _card(
         "Parallel coordinates", f"{len(points)} trials; the best in the second colour", *drawn, *axes
@@ -198,7 +199,7 @@ def _card(title, note, *drawn, height=_HEIGHT):
     )
 
 
-def _short_names(keys: Sequence[str]) -> list[str]:
+def short_names(keys: Sequence[str]) -> list[str]:
     """The ends of the keys, as long as it takes to tell them apart."""
     for parts in range(1, 9):
         names = [".".join(key.split(".")[-parts:]) for key in keys]

@@ -158,6 +158,7 @@ def _sigterm() -> Iterator[None]:
     """Inside, SIGTERM raises `Preempted`."""
 
     def stop(signum, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Preempted("stopped by SIGTERM, and the workers have saved; start again to go on")
 
     before = signal.signal(signal.SIGTERM, stop)

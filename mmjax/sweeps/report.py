@@ -22,6 +22,7 @@ from mmjax.sweeps.study import Study
 
 FILE_NAME = "sweep.html"
 _LEAST_FOR_IMPORTANCE = 5
+_MOST_LINES = 30  # a longer table scrolls
 
 
 def write_results(study: Study) -> tuple[list[Setting], list[pathlib.Path]]:
@@ -64,7 +65,8 @@ def _headline(study, rows, ranked):
     best = ranked[0] if ranked[0].mean is not None else None
     if best is not None:
         spread = f" ± {number(best.std)}" if best.std is not None else ""
-        tiles.append(_tile(f"best {settings.metric}", number(best.mean) + spread, points.label(best.point)))
+        of = f"of {len(best.values())} runs" if best.std is not None else f"trial {best.rows[0].number}"
+        tiles.append(_tile(f"best {settings.metric.rpartition('/')[2]}", number(best.mean) + spread, of))
     for state in (FINISHED, PRUNED, FAILED, RUNNING, WAITING):
         if counts[state]:
             tiles.append(_tile(state, str(counts[state]), "trials"))
@@ -74,8 +76,9 @@ def _headline(study, rows, ranked):
         "metric": f"{settings.metric} ({settings.direction})",
         "wall time of all trials": duration(seconds),
         "workers that died": str(again) if again else "",
-        "best as a config": str(study.directory / "best.json") if best is not None else "",
-        "to train it": _command(study, best.point) if best is not None else "",
+        "best": points.label(best.point) if best is not None else "",
+        "as a config": "best.json, beside this page" if best is not None else "",
+        "as a command": _command(study, best.point) if best is not None else "",
     }
     shown = [join((element("dt", key), element("dd", value))) for key, value in facts.items() if value]
     return element(
@@ -105,8 +108,8 @@ def _command(study, point):
 def _ranking(study, ranked):
     keys = list(dict.fromkeys(key for setting in ranked for key in setting.point))
     repeated = any(len(setting.rows) > 1 for setting in ranked)
-    head = ["", *keys, study.settings.metric]
-    head += ["std", "runs", "below the best by", "p (Holm)"] if repeated else ["state", "step", "trial"]
+    head = ["", *pictures.short_names(keys), study.settings.metric.rpartition("/")[2]]
+    head += ["std", "runs", "worse than the best by", "p (Holm)"] if repeated else ["state", "step", "trial"]
     lines = []
     for position, setting in enumerate(ranked):
         if not repeated and setting.rows[0].value is None:
@@ -116,7 +119,8 @@ def _ranking(study, ranked):
         if repeated:
             done, against = len(setting.values()), setting.against_best
             cells += [_number(setting.std), f"{done} of {len(setting.rows)}"]
-            cells += [_number(abs(against.difference)), _p(against)] if against else ["", ""]
+            sign = 1 if study.settings.direction == "max" else -1
+            cells += [_number(sign * against.difference), _p(against)] if against else ["", ""]
         else:
             row = setting.rows[0]
             cells += [row.state, str(row.step), str(row.number)]
@@ -249,9 +253,9 @@ def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> Markup:
             "table",
             element("thead", element("tr", *[element("th", text, scope="col") for text in head])),
             element("tbody", *[element("tr", *[element("td", cell) for cell in line]) for line in lines]),
-            class_="numbers",
+            class_="numbers unbroken",
         ),
-        class_="scroll tall",
+        class_="scroll tall" if len(lines) > _MOST_LINES else "scroll",
     )
 
 
@@ -264,10 +268,4 @@ def _number(value: float | None) -> str:
 
 
 def _shown(value) -> str:
-    return (
-        number(value)
-        if isinstance(value, int | float)
-        else ""
-        if value is None
-        else points.label({"": value})[1:]
-    )
+    return "" if value is None else points.shown(value)

@@ -46,6 +46,7 @@ def work(study: Study, parent: int | None = None) -> None:
     """
 
     def stop(signum, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not disturb the saving
         raise Preempted("the worker was stopped by SIGTERM; start the sweep again to go on")
 
     before = signal.signal(signal.SIGTERM, stop)

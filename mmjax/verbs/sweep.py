@@ -6,7 +6,7 @@ import argparse
 import os
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from mmjax.errors import ConfigError, MmjaxError
 from mmjax.verbs import common
@@ -31,7 +31,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sweep",
         metavar="NAMES",
-        help="functions sweep_NAME() of the config file, and the built-in seed and fold; several: their product",
+        help="functions sweep_NAME() of the config file, or seed and fold, which are built in; of several "
+        "the product",
     )
     parser.add_argument("--seeds", metavar="0,1,2", help="seeds of the sweep 'seed'")
     parser.add_argument(
@@ -129,6 +130,35 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     _show(study, ranked, written)
 
 
+def check_elsewhere(flags: argparse.Namespace, overrides: Mapping[str, str], place: str) -> int:
+    """How many machines a sweep takes with `--on=<place>`: one for each worker.
+
+    Raises:
+      ConfigError: what was given cannot be run there; nothing is written.
+    """
+    if flags.workers > 1 and flags.storage in (None, "sqlite"):
+        raise ConfigError(
+            f"--on={place}: several workers need --storage=journal or postgresql://...; SQLite's locks do "
+            "not hold on the file systems that machines share"
+        )
+    if not flags.resume:
+        _settings(flags, overrides, _names(flags.sweep), flags.storage or "sqlite")
+    return flags.workers
+
+
+def one_worker(command: Sequence[str]) -> list[str]:
+    """The command of one worker of a sweep, from that of the whole sweep."""
+    kept, skip = [], False
+    for item in command:
+        if skip or item.startswith("--workers="):
+            skip = False
+        elif item == "--workers":
+            skip = True
+        else:
+            kept.append(item)
+    return [*kept, "--worker"]
+
+
 def default_directory(config: str, names: list[str], search: str | None) -> pathlib.Path:
     """`runs/sweeps/<config>-<sweep>`."""
     what = "-".join(names) or (search or "").partition(":")[0]
@@ -142,6 +172,16 @@ def default_directory(config: str, names: list[str], search: str | None) -> path
 def _begin(flags, overrides, names, directory, address):
     from mmjax.sweeps import plan
     from mmjax.sweeps import study as study_lib
+
+    settings = _settings(flags, overrides, names, address)
+    study_lib.check_place(directory, settings)
+    plan.prepare(settings)
+    return study_lib.begin(directory, settings, address)
+
+
+def _settings(flags, overrides, names, address):
+    """What the flags describe, checked."""
+    from mmjax.sweeps import plan
 
     settings = plan.make_settings(
         flags.config,
@@ -166,9 +206,7 @@ def _begin(flags, overrides, names, directory, address):
             )
     if settings.retries < 0:
         raise ConfigError(f"--retries={settings.retries}: expected 0 or more")
-    study_lib.check_place(directory, settings)
-    plan.prepare(settings)
-    return study_lib.begin(directory, settings, address)
+    return settings
 
 
 def _names(text: str | None) -> list[str]:
