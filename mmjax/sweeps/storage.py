@@ -42,7 +42,8 @@ def without_password(storage: str) -> str:
         return storage
     from sqlalchemy.engine import make_url
 
-    return make_url(storage).set(password=None).render_as_string()
+    address = make_url(storage)._replace(password=None).difference_update_query(["password"])
+    return address.render_as_string(hide_password=False)
 
 
 def open_storage(storage: str, directory: pathlib.Path) -> Any:
