@@ -36,7 +36,7 @@ VERBS = {
     "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
     "sweep": ("mmjax.verbs.sweep", "many runs of a config: listed settings, or a search"),
     "reproduce": ("mmjax.verbs.reproduce", "the runs of an experiment, and its table"),
-    "report": ("mmjax.verbs.report", "write the report of a run anew"),
+    "report": ("mmjax.verbs.report", "write the report of a run or a sweep anew"),
 }
 
 _SHELL_VERBS = {  # done by launch.sh itself

@@ -6,7 +6,7 @@ import collections
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TextIO
 
 from mmjax.reports.format import number
@@ -66,7 +66,9 @@ def table(rows: Sequence[Row], settings: Settings) -> list[str]:
     running = [row for row in rows if row.state == RUNNING]
     done = [row for row in rows if row.state == FINISHED]
     done.sort(key=lambda row: -row.value if settings.direction == "max" else row.value)
-    cells = [_HEADER, *map(_cells(settings), [*running, *done[:_BEST]])]
+    keys = list(dict.fromkeys(key for row in rows for key in row.point))
+    names = dict(zip(keys, points.short_names(keys), strict=True))
+    cells = [_HEADER, *(_cells(row, settings, names) for row in [*running, *done[:_BEST]])]
     widths = [max(len(line[i]) for line in cells) for i in range(len(_HEADER))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)) for line in cells]
     return [line.rstrip() for line in lines] + [summary(rows, settings)]
@@ -84,18 +86,14 @@ def summary(rows: Sequence[Row], settings: Settings) -> str:
     return f"{len(rows)} trials: {', '.join(parts)}"
 
 
-def _cells(settings):
+def _cells(row: Row, settings: Settings, names: Mapping[str, str]) -> tuple[str, ...]:
     pick = max if settings.direction == "max" else min
-
-    def cells(row: Row) -> tuple[str, ...]:
-        values = [value for _, value in row.curve] or ([row.value] if row.value is not None else [])
-        return (
-            str(row.number),
-            row.state + (f" (attempt {row.attempts})" if row.attempts > 1 else ""),
-            str(row.step or ""),
-            number(pick(values)) if values else "",
-            f"{row.rate:.0f}" if row.rate else "",
-            points.label(row.point) if row.point else "",
-        )
-
-    return cells
+    values = [value for _, value in row.curve] or ([row.value] if row.value is not None else [])
+    return (
+        str(row.number),
+        row.state + (f" (attempt {row.attempts})" if row.attempts > 1 else ""),
+        str(row.step or ""),
+        number(pick(values)) if values else "",
+        f"{row.rate:.0f}" if row.rate else "",
+        points.label({names[key]: value for key, value in row.point.items()}) if row.point else "",
+    )

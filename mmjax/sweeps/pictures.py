@@ -9,6 +9,7 @@ from typing import Any
 
 from mmjax.reports.format import number, short
 from mmjax.reports.html import Markup, element, join
+from mmjax.sweeps.points import short_names
 
 CSS = """
 .trial { fill: none; stroke: var(--c0); stroke-width: 1.4; stroke-linejoin: round; }
@@ -197,15 +198,6 @@ def _card(title, note, *drawn, height=_HEIGHT):
         element("svg", *drawn, viewBox=f"0 0 {_WIDTH} {height}", role="img", aria_label=title),
         class_="card chart whole",
     )
-
-
-def short_names(keys: Sequence[str]) -> list[str]:
-    """The ends of the keys, as long as it takes to tell them apart."""
-    for parts in range(1, 9):
-        names = [".".join(key.split(".")[-parts:]) for key in keys]
-        if len(set(names)) == len(keys):
-            return names
-    return list(keys)
 
 
 def _name(value: Any) -> str:

@@ -107,6 +107,15 @@ def label(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{key}={shown(value)}" for key, value in sorted(point.items())) or "as it is"
 
 
+def short_names(keys: Sequence[str]) -> list[str]:
+    """The ends of keys, as long as it takes to tell them apart."""
+    for parts in range(1, 1 + max((key.count(".") + 1 for key in keys), default=1)):
+        names = [".".join(key.split(".")[-parts:]) for key in keys]
+        if len(set(names)) == len(names):
+            return names
+    return list(keys)
+
+
 def shown(value: Any) -> str:
     """A value in a few characters."""
     return f"{value:.4g}" if isinstance(value, float) else _text(value)

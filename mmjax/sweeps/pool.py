@@ -99,9 +99,11 @@ class Pool:
         for process in self._processes.values():
             process.terminate()
         end = time.monotonic() + _SECONDS_TO_SAVE
-        for process in self._processes.values():
-            with contextlib.suppress(subprocess.TimeoutExpired):
+        for index, process in self._processes.items():
+            try:
                 process.wait(max(0.0, end - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logging.error("worker %d (process %d) has not ended; it is left alone", index, process.pid)
 
 
 def worker_command(directory: pathlib.Path, parent: int) -> list[str]:
@@ -128,7 +130,7 @@ def share_devices(count: int, environment: Mapping[str, str]) -> list[dict[str, 
     """
     if environment.get("JAX_PLATFORMS", "") == "cpu":
         return [{} for _ in range(count)]
-    if count > 1 and pathlib.Path("/dev/accel0").exists():
+    if count > 1 and _has_tpu(environment):
         raise ConfigError(f"--workers={count}: the TPU of a machine belongs to one process; use --workers=1")
     gpus = _gpus(environment)
     if not gpus:
@@ -140,6 +142,14 @@ def share_devices(count: int, environment: Mapping[str, str]) -> list[dict[str, 
         {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)], "XLA_PYTHON_CLIENT_MEM_FRACTION": share}
         for i in range(count)
     ]
+
+
+def _has_tpu(environment: Mapping[str, str]) -> bool:
+    """As launch.sh finds it."""
+    if environment.get("MMJAX_ACCELERATOR"):
+        return environment["MMJAX_ACCELERATOR"] == "tpu"
+    named = environment.get("TPU_NAME") or environment.get("TPU_WORKER_ID")
+    return pathlib.Path("/dev/accel0").exists() or (pathlib.Path("/dev/vfio").is_dir() and bool(named))
 
 
 def _gpus(environment: Mapping[str, str]) -> Sequence[str]:

@@ -108,7 +108,7 @@ def _command(study, point):
 def _ranking(study, ranked):
     keys = list(dict.fromkeys(key for setting in ranked for key in setting.point))
     repeated = any(len(setting.rows) > 1 for setting in ranked)
-    head = ["", *pictures.short_names(keys), study.settings.metric.rpartition("/")[2]]
+    head = ["", *points.short_names(keys), study.settings.metric.rpartition("/")[2]]
     head += ["std", "runs", "worse than the best by", "p (Holm)"] if repeated else ["state", "step", "trial"]
     lines = []
     for position, setting in enumerate(ranked):

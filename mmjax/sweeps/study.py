@@ -24,10 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError, DataError
 from mmjax.files import write_json
-from mmjax.sweeps import algorithms, claims, points, space
+from mmjax.sweeps import SETTINGS, algorithms, claims, points, space
 from mmjax.sweeps import storage as storage_lib
 
-SETTINGS = "study.json"
 FORMAT = "mmjax.sweep.1"
 POINT, ERROR = "point", "error"  # attributes of a trial in the storage
 _BEFORE = ("launch", "claims")  # what may stand in the directory before the study
@@ -121,8 +120,8 @@ class Study:
                 given = {POINT: json.dumps(settings.points[number])} if settings.points is not None else {}
                 study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=given))
 
-    def optuna(self, number: int = 0) -> optuna.Study:
-        """The study as Optuna has it, with the sampler of trial `number`."""
+    def optuna(self, number: int | None = None) -> optuna.Study:
+        """The study as Optuna has it; from now on with the sampler of trial `number`, where one is given."""
         settings = self.settings
         if self._study is None:
             self._study = optuna.load_study(
@@ -130,9 +129,10 @@ class Study:
                 study_name=settings.name,
                 pruner=algorithms.make_pruner(settings.pruner),
             )
-        self._study.sampler = algorithms.make_sampler(
-            settings.search, settings.search_seed, number, space.from_json(settings.space)
-        )
+        if number is not None:
+            self._study.sampler = algorithms.make_sampler(
+                settings.search, settings.search_seed, number, space.from_json(settings.space)
+            )
         return self._study
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:

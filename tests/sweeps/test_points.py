@@ -120,4 +120,6 @@ def test_texts_are_what_the_command_line_reads():
     assert points.texts(point) == expected
     argv = [f"--config.{key}={text}" for key, text in expected.items()]
     assert config_lib.split_overrides(argv) == ([], expected)
+    assert points.short_names(["a.peak", "b.c.rate", "b.d.rate"]) == ["a.peak", "c.rate", "d.rate"]
+    assert points.short_names(["a.peak", "seed"]) == ["peak", "seed"] and points.short_names([]) == []
     assert points.setting({"seed": 1, "fold": 2, "a": 3}) == {"a": 3}

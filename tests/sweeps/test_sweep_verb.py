@@ -7,6 +7,7 @@ import pytest
 from sweep_cases import METRIC, Train, write_config
 
 from mmjax import __main__ as cli
+from mmjax.errors import ConfigError
 from mmjax.sweeps import pool, worker
 from mmjax.verbs import sweep
 
@@ -140,6 +141,11 @@ def test_a_whole_sweep_in_one_worker(run, monkeypatch):
         code, again_out, _ = run(*again)
         assert (code, again_out) == (0, out)
     assert len(train.runs) == 4
+    (directory / "sweep.html").unlink()
+    monkeypatch.setattr(sys, "argv", ["mmjax", "report", f"--workdir={directory}"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert (directory / "sweep.html").is_file()
     code, _, err = run("--sweep=lr,seed", "--seeds=0,2", M)
     assert code == 2 and "holds another sweep (points.1.seed: 1 -> 2" in err
 
@@ -188,3 +194,9 @@ def test_the_command_of_one_worker():
 )
 def test_gpus_are_dealt_out(count, environment, expected):
     assert pool.share_devices(count, environment) == expected
+
+
+def test_a_tpu_has_one_worker():
+    assert pool.share_devices(1, {"MMJAX_ACCELERATOR": "tpu", "CUDA_VISIBLE_DEVICES": ""}) == [{}]
+    with pytest.raises(ConfigError, match="--workers=2: the TPU of a machine belongs to one process"):
+        pool.share_devices(2, {"MMJAX_ACCELERATOR": "tpu"})
