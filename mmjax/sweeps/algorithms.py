@@ -95,9 +95,10 @@ def _none() -> optuna.pruners.BasePruner:
 
 
 def _median(startup: int, warmup: int) -> optuna.pruners.BasePruner:
-    """Stops what is worse than the median of the trials at the same evaluation (Golovin et al. 2017).
+    """Stops what at its best is worse than the median of the finished trials at the same evaluation.
 
-    The first `startup` trials, and the first `warmup` evaluations of each, stop nothing.
+    From Google Vizier (Golovin et al. 2017). Nothing is stopped before `startup` trials have finished, nor
+    in the first `warmup` evaluations.
     """
     return optuna.pruners.MedianPruner(n_startup_trials=startup, n_warmup_steps=warmup + 1)
 

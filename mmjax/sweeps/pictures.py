@@ -9,7 +9,7 @@ from typing import Any
 
 from mmjax.reports.format import number, short
 from mmjax.reports.html import Markup, element, join
-from mmjax.sweeps.points import short_names
+from mmjax.sweeps.points import short_names, shown
 
 CSS = """
 .trial { fill: none; stroke: var(--c0); stroke-width: 1.4; stroke-linejoin: round; }
@@ -164,7 +164,7 @@ def _axis(x, scale, name):
     ]
     if scale.numbers:
         shares = (0, 0.5, 1) if scale.high > scale.low else (0.5,)
-        marks = [(share, number(scale.value(share))) for share in shares]
+        marks = [(share, shown(scale.value(share))) for share in shares]
     else:
         marks = [((i + 0.5) / len(scale.names), text) for i, text in enumerate(scale.names[:_MOST_NAMES])]
     parts += [

@@ -43,18 +43,20 @@ def make_settings(
       ConfigError: one line that says which flag, sweep, key or metric is wrong.
     """
     declared = config_lib.load(reference)
-    if bool(sweep) == bool(search):
-        raise ConfigError("sweep: give one of --sweep=NAMES, listed settings, and --search=SAMPLER")
-    dimensions, listed, sampler = {}, None, None
-    if sweep:
-        listed = points.sweep_points(reference, sweep, seeds=seeds, folds=folds)
-    else:
+    dimensions, listed, sampler, grid = {}, None, None, None
+    if search:
         sampler = algorithms.read(search, "--search")
         dimensions = _space(reference)
         if sampler["type"] == algorithms.GRID:
-            listed = points.grid_points(dimensions)
+            grid = points.grid_points(dimensions)
         else:
             algorithms.make_sampler(sampler, search_seed, 0, dimensions)
+    if sweep and search and grid is None:
+        raise ConfigError(
+            f"--sweep={','.join(sweep)}: goes with --search=grid only; leave it or --search={search} out"
+        )
+    if sweep or grid is not None:
+        listed = points.sweep_points(reference, sweep, seeds=seeds, folds=folds, grid=grid)
     if listed is not None and trials is not None:
         raise ConfigError(f"--trials={trials}: these are all {len(listed)} combinations; leave --trials out")
     if listed is None and (trials is None or trials < 1):

@@ -25,15 +25,21 @@ _PREFIX = "sweep_"
 
 
 def sweep_points(
-    reference: str, names: Sequence[str], *, seeds: Sequence[int], folds: int | None
+    reference: str,
+    names: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    folds: int | None,
+    grid: Sequence[Point] | None = None,
 ) -> list[Point]:
-    """The product of named sweeps, the first named changing slowest.
+    """The product of a grid, where there is one, and named sweeps; the first changes slowest.
 
     Args:
       reference: the config file, whose functions `sweep_<name>()` yield points.
       names: of sweeps; `seed` and `fold` need no function.
       seeds: for `seed`.
       folds: for `fold`.
+      grid: from `grid_points`.
 
     Raises:
       ConfigError: a name that is unknown, a sweep that is empty or yields what is no point, two that
@@ -59,12 +65,16 @@ def sweep_points(
         raise ConfigError("--sweep=seed: give the seeds too, such as --seeds=0,1,2")
     if FOLD in names and folds is None:
         raise ConfigError("--sweep=fold: give the number of folds too, such as --folds=5")
-    parts = [_yielded(name, known[name]) for name in names]
-    for (one, first), (other, second) in itertools.combinations(zip(names, parts, strict=True), 2):
+    if FOLD in names and folds < 2:
+        raise ConfigError(f"--folds={folds}: expected 2 or more")
+    parts = {"search_space": list(grid)} if grid is not None else {}
+    parts |= {name: _yielded(name, known[name]) for name in names}
+    for (one, first), (other, second) in itertools.combinations(parts.items(), 2):
         shared = set().union(*first) & set().union(*second)
         if shared:
             raise ConfigError(f"--sweep: '{one}' and '{other}' both set {sorted(shared)[0]}; leave one out")
-    points = [dict(itertools.chain(*(p.items() for p in row))) for row in itertools.product(*parts)]
+    rows = itertools.product(*parts.values())
+    points = [dict(itertools.chain(*(point.items() for point in row))) for row in rows]
     seen = set()
     for point in points:
         text = plain_json(point, "")

@@ -79,5 +79,5 @@ def _postgresql(storage: str) -> Any:
     try:
         return optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
     except SQLAlchemyError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise ConfigError(f"--storage={without_password(storage)}: cannot be used ({reason})") from None

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from mmjax.errors import ConfigError, MmjaxError
+from mmjax.sweeps import SETTINGS
 from mmjax.verbs import common
 
 _OF_THE_STUDY = (
@@ -136,7 +137,12 @@ def check_elsewhere(flags: argparse.Namespace, overrides: Mapping[str, str], pla
     Raises:
       ConfigError: what was given cannot be run there; nothing is written.
     """
-    if flags.workers > 1 and flags.storage in (None, "sqlite"):
+    where = flags.storage
+    if where is None and flags.resume and (pathlib.Path(flags.workdir or "") / SETTINGS).is_file():
+        from mmjax.sweeps.study import read_settings
+
+        where = read_settings(pathlib.Path(flags.workdir)).storage
+    if flags.workers > 1 and where in (None, "sqlite"):
         raise ConfigError(
             f"--on={place}: several workers need --storage=journal or postgresql://...; SQLite's locks do "
             "not hold on the file systems that machines share"
@@ -161,7 +167,7 @@ def one_worker(command: Sequence[str]) -> list[str]:
 
 def default_directory(config: str, names: list[str], search: str | None) -> pathlib.Path:
     """`runs/sweeps/<config>-<sweep>`."""
-    what = "-".join(names) or (search or "").partition(":")[0]
+    what = "-".join([*filter(None, [(search or "").partition(":")[0]]), *names])
     if not what:
         raise ConfigError(
             "sweep: give --sweep=NAMES, or --search=SAMPLER; --resume goes on with --workdir=DIR"

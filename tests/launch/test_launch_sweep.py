@@ -126,7 +126,7 @@ def test_what_cannot_be_run_is_said_before_anything_is_written(tmp_path, argumen
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_worker_of_an_array_makes_or_finds_the_study(monkeypatch, tmp_path):
+def test_a_worker_of_an_array_makes_or_finds_the_study(monkeypatch, tmp_path, capsys):
     """What the job's tasks run is the whole command, whichever comes first."""
     sys.path.insert(0, str(ROOT / "tests" / "sweeps"))
     try:
@@ -144,3 +144,7 @@ def test_a_worker_of_an_array_makes_or_finds_the_study(monkeypatch, tmp_path):
     dispatch(command)
     dispatch(command)
     assert [name for name, _ in train.runs] == [f"{number:05d}" for number in range(8)]
+    # And an array goes on with it, in the storage that it has.
+    resume = ["sweep", "--resume", f"--workdir={tmp_path / 's'}"]
+    assert launch.main(["slurm", "--dry-run", *resume, "--workers=2"], {}) == 0
+    assert f"launch.sh {' '.join(resume)} --worker\n" in capsys.readouterr().out

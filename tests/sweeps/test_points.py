@@ -110,6 +110,16 @@ def test_a_grid_has_all_combinations_of_what_is_finite():
         {"a": 2, "b": "x"},
         {"a": 2, "b": None},
     ]
+    grid = points.grid_points({"a": integers(1, 2)})
+    assert points.sweep_points("none.json", ["seed"], seeds=[0, 1], folds=None, grid=grid) == [
+        {"a": 1, "seed": 0},
+        {"a": 1, "seed": 1},
+        {"a": 2, "seed": 0},
+        {"a": 2, "seed": 1},
+    ]
+    grid = points.grid_points({"seed": integers(1, 2)})
+    with pytest.raises(ConfigError, match="'search_space' and 'seed' both set seed"):
+        points.sweep_points("none.json", ["seed"], seeds=[0], folds=None, grid=grid)
     with pytest.raises(ConfigError, match="--search=grid: c has infinitely many values"):
         points.grid_points({**space, "c": uniform(0.0, 1.0)})
 

@@ -41,7 +41,7 @@ def run(monkeypatch, capsys, tmp_path):
     ("arguments", "code", "message"),
     [
         ([M], 2, "sweep: give --sweep=NAMES, or --search=SAMPLER"),
-        ([M, "--sweep=lr", "--search=tpe"], 2, "give one of --sweep=NAMES, listed settings, and --search"),
+        ([M, "--sweep=lr", "--search=tpe"], 2, "--sweep=lr: goes with --search=grid only; leave"),
         ([M, "--sweep=rl"], 2, "--sweep=rl: is unknown; there are: seed, fold, lr (a function sweep_NAME()"),
         ([M, "--sweep=seed"], 2, "--sweep=seed: give the seeds too"),
         ([M, "--sweep=seed", "--seeds=a"], 2, "--seeds=a: expected whole numbers with commas"),
