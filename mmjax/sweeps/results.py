@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from mmjax import config as config_lib
 from mmjax.files import write_text
 from mmjax.sweeps import claims, points, significance
-from mmjax.sweeps.study import ERROR, POINT, Settings, Study, claim_name
+from mmjax.sweeps.study import ERROR, POINT, Settings, Study, claim_name, first_number
 from mmjax.sweeps.worker import lines
 from mmjax.training.workdir import RESULT
 
@@ -70,7 +70,7 @@ def collect(study: Study, log: bool = True) -> list[Row]:
     """The rows of a study, by number. Without `log`, logs are read of running trials only."""
     found = []
     for trial in study.trials():
-        state, workdir = _STATES[trial.state], study.workdir(trial.number)
+        state, workdir = _STATES[trial.state], study.workdir(trial)
         history = lines(workdir) if log or state == RUNNING else []
         result = _result(workdir) if state == FINISHED else {}
         metric = study.settings.metric
@@ -83,7 +83,7 @@ def collect(study: Study, log: bool = True) -> list[Row]:
             value = curve[-1][1] if curve else trial.value
         found.append(
             Row(
-                number=trial.number,
+                number=first_number(trial),
                 state=state,
                 point=json.loads(trial.user_attrs.get(POINT, "{}")),
                 value=value,
@@ -201,7 +201,7 @@ def _table(study: Study, rows: Sequence[Row]) -> list[dict[str, Any]]:
             "examples_per_second": row.rate,
             "attempts": row.attempts,
             "error": row.error,
-            "directory": str(study.workdir(row.number).relative_to(study.directory)),
+            "directory": f"trials/{claim_name(row.number)}",
             **{name: row.metrics.get(name) for name in metrics},
         }
         for row in rows

@@ -28,7 +28,8 @@ from mmjax.sweeps import SETTINGS, algorithms, claims, points, space
 from mmjax.sweeps import storage as storage_lib
 
 FORMAT = "mmjax.sweep.1"
-POINT, ERROR = "point", "error"  # attributes of a trial in the storage
+# Attributes of a trial in the storage; INSTEAD is the number of the first trial that it repeats.
+POINT, ERROR, INSTEAD = "point", "error", "instead"
 _BEFORE = ("launch", "claims")  # what may stand in the directory before the study
 _FREE = ("name", "reference", "storage", "trials", "retries")  # no part of what is tried
 
@@ -116,9 +117,26 @@ class Study:
                 direction={"max": "maximize", "min": "minimize"}[settings.direction],
                 load_if_exists=True,
             )
-            for number in range(len(study.get_trials(deepcopy=False)), settings.trials):
+            there = [t for t in study.get_trials(deepcopy=False) if INSTEAD not in t.user_attrs]
+            for number in range(len(there), settings.trials):
                 given = {POINT: json.dumps(settings.points[number])} if settings.points is not None else {}
                 study.add_trial(optuna.create_trial(state=TrialState.WAITING, user_attrs=given))
+
+    def retry_failed(self) -> int:
+        """Records a new trial for each that failed, with its point and directory; returns how many."""
+        with claims.waiting_for(self.directory / "claims", "study"):
+            failed = [t for t in self.trials(TrialState.FAIL) if POINT in t.user_attrs]
+            for trial in failed:
+                given = {POINT: trial.user_attrs[POINT], INSTEAD: first_number(trial)}
+                self.optuna().add_trial(
+                    optuna.create_trial(
+                        state=TrialState.WAITING,
+                        params=trial.params,
+                        distributions=trial.distributions,
+                        user_attrs=given,
+                    )
+                )
+        return len(failed)
 
     def optuna(self, number: int | None = None) -> optuna.Study:
         """The study as Optuna has it; from now on with the sampler of trial `number`, where one is given."""
@@ -136,16 +154,25 @@ class Study:
         return self._study
 
     def trials(self, *states: TrialState) -> list[FrozenTrial]:
-        """The trials, by number; only those in some states where any are given."""
-        return self.optuna().get_trials(deepcopy=False, states=states or None)
+        """The trials, by number; only those in some states where any are given.
+
+        Of a trial that was repeated after it failed, only the last one.
+        """
+        last = {first_number(trial): trial for trial in self.optuna().get_trials(deepcopy=False)}
+        return [trial for trial in last.values() if not states or trial.state in states]
 
     def unfinished(self) -> list[FrozenTrial]:
         """The trials that wait or run."""
         return self.trials(TrialState.WAITING, TrialState.RUNNING)
 
-    def workdir(self, number: int) -> pathlib.Path:
+    def workdir(self, trial: FrozenTrial | optuna.Trial) -> pathlib.Path:
         """Directory of a trial's run."""
-        return self.directory / "trials" / claim_name(number)
+        return self.directory / "trials" / claim_name(first_number(trial))
+
+
+def first_number(trial: FrozenTrial | optuna.Trial) -> int:
+    """The number that people see: that of the first trial, where this one repeats one that failed."""
+    return trial.user_attrs.get(INSTEAD, trial.number)
 
 
 def claim_name(number: int) -> str:

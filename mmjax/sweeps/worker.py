@@ -24,7 +24,7 @@ from mmjax.components import suggestion
 from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.reproduce.runs import share_compilations
 from mmjax.sweeps import algorithms, claims, points, space
-from mmjax.sweeps.study import ERROR, POINT, Settings, Study, claim_name
+from mmjax.sweeps.study import ERROR, POINT, Settings, Study, claim_name, first_number
 from mmjax.training.loop import train
 
 _SECONDS_BETWEEN_LOOKS = 2.0
@@ -106,27 +106,27 @@ def run_trial(study: Study, trial: optuna.Trial) -> None:
     Raises:
       Preempted: SIGTERM came; the trial is saved.
     """
-    workdir, settings = study.workdir(trial.number), study.settings
+    workdir, settings, number = study.workdir(trial), study.settings, first_number(trial)
     try:
         point = _point(trial, settings)
-        logging.info("trial %d: %s", trial.number, points.label(point))
+        logging.info("trial %d: %s", number, points.label(point))
         observe = Observer(trial, settings, workdir)
         result = train(settings.config(point), workdir, observe)
         value = measured(result["metrics"], settings.metric)
     except Preempted:
         raise
     except Pruned:
-        logging.info("trial %d is stopped early", trial.number)
+        logging.info("trial %d is stopped early", number)
         _finish(study.optuna(), trial, TrialState.PRUNED)
     except MmjaxError as error:
-        logging.error("trial %d failed: %s", trial.number, error)
+        logging.error("trial %d failed: %s", number, error)
         _finish(study.optuna(), trial, TrialState.FAIL, error=" ".join(str(error).splitlines()))
     except Exception as error:  # a bug, or a device out of memory, must not cost the other trials
-        logging.exception("trial %d failed", trial.number)
+        logging.exception("trial %d failed", number)
         first_line, *_ = [*str(error).splitlines(), ""]
         _finish(study.optuna(), trial, TrialState.FAIL, error=f"{type(error).__name__}: {first_line}")
     else:
-        logging.info("trial %d: %s = %.5g", trial.number, settings.metric, value)
+        logging.info("trial %d: %s = %.5g", number, settings.metric, value)
         _finish(study.optuna(), trial, TrialState.COMPLETE, value=value)
 
 

@@ -79,6 +79,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     common.add_workdir_flag(parser, "the sweep's directory (default: runs/sweeps/<config>-<sweep>)")
     parser.add_argument("--resume", action="store_true", help="go on with the sweep in --workdir, as it is")
     parser.add_argument(
+        "--retry-failed", action="store_true", help="run the trials that failed again, from their checkpoints"
+    )
+    parser.add_argument(
         "--worker",
         action="store_true",
         help="be one worker of the sweep, and start no others (for jobs on several machines)",
@@ -112,6 +115,9 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         study = _begin(flags, overrides, names, directory, address or "sqlite")
     else:
         study = study_lib.open_study(directory, address)
+    if flags.retry_failed:
+        study.retry_failed()
+
     from mmjax.sweeps.report import write_results
 
     if flags.worker:
@@ -240,4 +246,4 @@ def _show(study, ranked, written) -> None:
     if errors:
         print(f"{len(errors)} trials failed; the first: {errors[0]}")
     if best.mean is None:
-        raise MmjaxError("no trial has finished; mend the cause and start the sweep in another directory")
+        raise MmjaxError("no trial has finished; mend the cause and start again with --retry-failed")

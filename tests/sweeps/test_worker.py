@@ -79,6 +79,28 @@ def test_a_trial_that_fails_is_recorded_and_the_others_go_on(study, train):
     assert len(train.runs) == 3
 
 
+def test_failed_trials_are_run_again_when_asked_for(study, train):
+    def stop(workdir, step):
+        if workdir.name == "00001" and step == 3:
+            raise OSError("no space left")
+
+    train.stop = stop
+    for _ in range(2):  # it fails again
+        worker.work(study)
+        assert [row.state for row in results.collect(study)] == ["finished", "failed", "finished"]
+        assert study.retry_failed() == 1
+    train.stop = lambda workdir, step: None
+    worker.work(open_study(study.directory))
+    rows = results.collect(study)
+    assert [(row.number, row.state) for row in rows] == [(k, "finished") for k in range(3)]
+    assert [row.point["seed"] for row in rows] == [0, 1, 2] and rows[1].error == ""
+    # In its directory, from where it was; nothing else was run again.
+    assert train.runs == [("00000", 0), ("00001", 0), ("00002", 0), ("00001", 2), ("00001", 2)]
+    assert study.retry_failed() == 0
+    study.fill()
+    assert len(study.trials()) == 3
+
+
 def test_a_bug_in_one_trial_costs_only_that(study, train):
     def stop(workdir, step):
         if workdir.name == "00000":
@@ -96,7 +118,7 @@ def test_a_metric_that_is_not_measured_ends_the_trial_at_its_first_evaluation(tm
     worker.work(study)
     (row,) = results.collect(study)
     assert "was not measured (did you mean 'classification/colour_logits/accuracy'?)" in row.error
-    lines = (study.workdir(0) / "metrics.jsonl").read_text().splitlines()
+    lines = (study.workdir(study.trials()[0]) / "metrics.jsonl").read_text().splitlines()
     assert len(lines) == 1
 
 
