@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
-from mmjax.evaluation.run import build_evaluators, check_metric
+from mmjax.evaluation.run import build_evaluators, check_groups, check_metric
 from mmjax.reports.names import lower_is_better
 from mmjax.sweeps import algorithms, points, space
 from mmjax.sweeps.study import Settings
@@ -130,6 +130,7 @@ def _checked(settings: Settings) -> Settings:
             tail = settings.metric.rpartition("/")[2]
             settings = dataclasses.replace(settings, direction="min" if lower_is_better(tail) else "max")
         evaluators = build_evaluators(config)
+        check_groups(evaluators)
         check_metric(evaluators, settings.metric, "--metric")
         group = settings.metric.rpartition("/")[0]
         (owner,) = (name for name, e in evaluators.items() if group in map(e.full_name, e.groups()))

@@ -130,19 +130,21 @@ class Setting:
 def rank(rows: Sequence[Row], settings: Settings) -> list[Setting]:
     """The settings, the best first; those of which nothing finished come last.
 
-    A setting of which some repeats did not finish comes after those that are complete, since it may have
-    lost its worst ones.
+    Only listed points have repeats; what a sampler chose stands for itself. A setting of which some
+    repeats did not finish comes after those that are complete, since it may have lost its worst ones.
     """
+    listed = settings.points is not None
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        key = json.dumps(points.setting(row.point), sort_keys=True)
-        groups.setdefault(key if row.point else f"{row.number}", []).append(row)
+        key = json.dumps(points.setting(row.point), sort_keys=True) if listed else f"{row.number}"
+        groups.setdefault(key, []).append(row)
     found = []
     for members in groups.values():
         values = [row.value for row in members if row.state == FINISHED]
         std = statistics.stdev(values) if len(values) > 1 else None
         mean = statistics.mean(values) if values else None
-        found.append(Setting(points.setting(members[0].point), members, mean, std))
+        point = points.setting(members[0].point) if listed else members[0].point
+        found.append(Setting(point, members, mean, std))
     sign = -1 if settings.direction == "max" else 1
 
     def order(setting):
@@ -151,7 +153,7 @@ def rank(rows: Sequence[Row], settings: Settings) -> list[Setting]:
         return (setting.mean is None, unfinished, not values, sign * statistics.mean(values) if values else 0)
 
     found.sort(key=order)
-    return _compared(found, settings)
+    return _compared(found, settings) if listed else found
 
 
 def _compared(found: list[Setting], settings: Settings) -> list[Setting]:

@@ -98,6 +98,22 @@ def test_the_best_setting_is_a_config(repeated):
     assert len(written) == 4 and ranked[0].mean is not None
 
 
+def test_what_a_sampler_chose_has_no_repeats(tmp_path, train):
+    functions = """
+from mmjax.sweeps.space import choice
+
+def search_space():
+    return {"seed": choice([0, 1]), "batch_size": choice([8])}
+"""
+    study = begin(tmp_path / "s", write_config(tmp_path, functions), search="random", trials=5)
+    worker.work(study)
+    ranked, _ = report.write_results(study)
+    assert [len(setting.rows) for setting in ranked] == [1] * 5
+    assert ranked[0].against_best is None and ranked[1].against_best is None
+    config = config_lib.resolve(str(study.directory / "best.json"))
+    assert config.seed == ranked[0].point["seed"] == 0
+
+
 def test_folds_are_no_part_of_the_best_config(tmp_path, train):
     study = begin(tmp_path / "s", write_config(tmp_path), sweep=["lr", "fold"], folds=3)
     worker.work(study)
