@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmjax.reports.format import number, short
+from mmjax.reports.format import cut, number, short
 from mmjax.reports.html import Markup, element, join
 from mmjax.sweeps.points import short_names, shown
 
@@ -22,6 +21,7 @@ CSS = """
 _WIDTH, _HEIGHT = 1100, 360
 _TOP, _BOTTOM = 44, 330
 _MOST_NAMES = 12  # values of a text axis that are written
+_LONGEST_NAME = 40
 
 
 def parallel(
@@ -166,7 +166,10 @@ def _axis(x, scale, name):
         shares = (0, 0.5, 1) if scale.high > scale.low else (0.5,)
         marks = [(share, shown(scale.value(share))) for share in shares]
     else:
-        marks = [((i + 0.5) / len(scale.names), text) for i, text in enumerate(scale.names[:_MOST_NAMES])]
+        marks = [
+            ((i + 0.5) / len(scale.names), cut(text, _LONGEST_NAME))
+            for i, text in enumerate(scale.names[:_MOST_NAMES])
+        ]
     parts += [
         element("text", text, x=x + 6, y=f"{_y(share) + 4:.1f}", class_="axis") for share, text in marks
     ]
@@ -201,7 +204,7 @@ def _card(title, note, *drawn, height=_HEIGHT):
 
 
 def _name(value: Any) -> str:
-    return value if isinstance(value, str) else "–" if value is None else json.dumps(value)
+    return "–" if value is None else shown(value)
 
 
 def _weight(first: bool) -> str:

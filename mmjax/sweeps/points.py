@@ -127,7 +127,10 @@ def short_names(keys: Sequence[str]) -> list[str]:
 
 
 def shown(value: Any) -> str:
-    """A value in a few characters."""
+    """A value in a few characters; a component by its name, such as 'film (depth=1)'."""
+    if isinstance(value, Mapping) and isinstance(value.get("type"), str):
+        fields = ", ".join(f"{key}={shown(item)}" for key, item in sorted(value.items()) if key != "type")
+        return value["type"] + (f" ({fields})" if fields else "")
     return f"{value:.4g}" if isinstance(value, float) else _text(value)
 
 

@@ -64,9 +64,10 @@ def _headline(study, rows, ranked):
     settings, tiles = study.settings, []
     best = ranked[0] if ranked[0].mean is not None else None
     if best is not None:
-        spread = f" ± {number(best.std)}" if best.std is not None else ""
-        of = f"of {len(best.values())} runs" if best.std is not None else f"trial {best.rows[0].number}"
-        tiles.append(_tile(f"best {settings.metric.rpartition('/')[2]}", number(best.mean) + spread, of))
+        of = f"trial {best.rows[0].number}"
+        if best.std is not None:
+            of = f"± {number(best.std)} (std of {len(best.values())} runs)"
+        tiles.append(_tile(f"best {settings.metric.rpartition('/')[2]}", number(best.mean), of))
     for state in (FINISHED, PRUNED, FAILED, RUNNING, WAITING):
         if counts[state]:
             tiles.append(_tile(state, str(counts[state]), "trials"))

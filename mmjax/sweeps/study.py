@@ -226,8 +226,8 @@ def begin(directory: pathlib.Path, settings: Settings, address: str) -> Study:
             else:
                 name = f"{directory.absolute().name}-{uuid.uuid4().hex[:8]}"
                 settings = dataclasses.replace(settings, name=name)
-            plain = dataclasses.asdict(settings) | {"storage": storage_lib.without_password(settings.storage)}
-            write_json(directory / SETTINGS, {"format": FORMAT, **plain})
+            settings = dataclasses.replace(settings, storage=storage_lib.without_password(settings.storage))
+            write_json(directory / SETTINGS, {"format": FORMAT, **dataclasses.asdict(settings)})
     except OSError as error:
         raise ConfigError(f"--workdir={directory}: cannot be written ({error}); choose another") from error
     study = Study(directory, settings, address)

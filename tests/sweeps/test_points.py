@@ -132,4 +132,6 @@ def test_texts_are_what_the_command_line_reads():
     assert config_lib.split_overrides(argv) == ([], expected)
     assert points.short_names(["a.peak", "b.c.rate", "b.d.rate"]) == ["a.peak", "c.rate", "d.rate"]
     assert points.short_names(["a.peak", "seed"]) == ["peak", "seed"] and points.short_names([]) == []
+    film = {"type": "film", "width": 64, "depth": 1}
+    assert points.label({"a.fusion": film, "b": 1e-4}) == "a.fusion=film (depth=1, width=64), b=0.0001"
     assert points.setting({"seed": 1, "fold": 2, "a": 3}) == {"a": 3}

@@ -107,8 +107,9 @@ def test_a_password_is_not_written_down(tmp_path, reference, monkeypatch):
     made = dataclasses.replace(settings(reference, search="random", trials=1), storage=address)
     monkeypatch.setattr(study.storage_lib, "open_storage", lambda address, directory: None)
     monkeypatch.setattr(study.Study, "fill", lambda self: None)
-    study.begin(tmp_path / "s", made, address)
+    begun = study.begin(tmp_path / "s", made, address)
     assert "secret" not in (tmp_path / "s" / "study.json").read_text()
+    assert begun.settings.storage == "postgresql://me@db.example/sweeps"  # which the page shows
     study.check_place(tmp_path / "s", made)  # and it is the same study
 
 
