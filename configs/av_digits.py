@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
+from mmjax.sweeps.space import choice, log_uniform, uniform
 
 STREAMS = ["image", "audio"]
 WIDTH = 64
@@ -127,6 +128,22 @@ def get_config(arg: str = "") -> ConfigDict:
     for other in set(STREAMS) - set(streams):
         _leave_out(other, config)
     return ConfigDict(config)
+
+
+def sweep_fusion():
+    """`./launch.sh sweep --config=configs/av_digits.py --sweep=fusion,seed --seeds=0,1,2 --metric=...`"""
+    for name in ("concat", "gated", "film"):
+        yield {"model.fusion": {"type": name, **FUSIONS[name]}}
+
+
+def search_space():
+    """`./launch.sh sweep --config=configs/av_digits.py --search=tpe --trials=20 --metric=...`"""
+    return {
+        "optimizer.schedule.peak": log_uniform(1e-4, 3e-2),
+        "optimizer.method.weight_decay": uniform(0.0, 0.2),
+        "data.streams.image.drop_rate": uniform(0.0, 0.5),
+        "batch_size": choice([32, 64, 128]),
+    }
 
 
 def _image_transforms(corruption: list[dict]) -> list[dict]:

@@ -1,8 +1,8 @@
 """`python -m mmjax VERB`: the verbs, their flags, and the exit codes.
 
-Exit codes: 0 done, 1 a check of --overfit-one-batch or runs of reproduce that failed, 2 wrong config
-or usage, 3 unusable data, 4 non-finite loss, 5 another process of the run is gone, 75 preempted and
-saved (start again to go on); what else goes wrong is a bug and shows its traceback.
+Exit codes: 0 done, 1 a check of --overfit-one-batch, runs of reproduce or a whole sweep that failed,
+2 wrong config or usage, 3 unusable data, 4 non-finite loss, 5 another process of the run is gone, 75
+preempted and saved (start again to go on); what else goes wrong is a bug and shows its traceback.
 """
 
 from __future__ import annotations
@@ -35,8 +35,9 @@ VERBS = {
     "prepare": ("mmjax.verbs.prepare", "prepare the data sets and tokenizers of a config"),
     "plan": ("mmjax.verbs.plan", "whether a step fits chips that are not here, what it moves and takes"),
     "bench": ("mmjax.verbs.bench", "measured speed on this machine, beside PyTorch"),
+    "sweep": ("mmjax.verbs.sweep", "many runs of a config: listed settings, or a search"),
     "reproduce": ("mmjax.verbs.reproduce", "the runs of an experiment, and its table"),
-    "report": ("mmjax.verbs.report", "write the report of a run anew"),
+    "report": ("mmjax.verbs.report", "write the report of a run or a sweep anew"),
 }
 
 _SHELL_VERBS = {  # done by launch.sh itself

@@ -8,12 +8,15 @@ that gives the same run.
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib.util
 import inspect
 import json
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -33,8 +36,13 @@ def resolve(reference: str, overrides: Mapping[str, str] | None = None) -> Confi
     Raises:
       ConfigError: one line that names the key, what was expected and the nearest right name.
     """
-    raw = load(reference)
-    for key, text in (overrides or {}).items():
+    return resolve_raw(load(reference), overrides or {})
+
+
+def resolve_raw(raw: Mapping[str, Any], overrides: Mapping[str, str]) -> ConfigDict:
+    """As `resolve`, of a config as `load` gives it, which is left as it is."""
+    raw = copy.deepcopy(to_dict(raw))
+    for key, text in overrides.items():
         _override(raw, key, text)
     return check(components.normalise(raw, schema.Config, ""))
 
@@ -53,6 +61,26 @@ def load(reference: str) -> dict[str, Any]:
     if file.suffix == ".py":
         return _load_python(file, argument)
     raise ConfigError(f"--config={reference}: expected a file that ends in .py or .json")
+
+
+def functions(reference: str, prefix: str) -> dict[str, Callable[[], Any]]:
+    """What a `.py` config defines besides `get_config`: the functions whose names begin with `prefix`.
+
+    As `get_config`, each may take the text after the colon. A JSON config has none.
+
+    Returns:
+      Name without the prefix -> the function, called without arguments.
+    """
+    path, _, argument = reference.partition(":")
+    file = pathlib.Path(path)
+    if file.suffix != ".py" or not file.is_file():
+        return {}
+    found = {name: item for name, item in vars(_module(file)).items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): functools.partial(_call, item, argument)
+        for name, item in found.items()
+        if inspect.isfunction(item)
+    }
 
 
 def arguments(text: str, **defaults: Any) -> ConfigDict:
@@ -234,16 +262,23 @@ def _load_json(file: pathlib.Path) -> dict:
 
 
 def _load_python(file: pathlib.Path, argument: str) -> dict:
+    get_config = getattr(_module(file), "get_config", None)
+    if get_config is None:
+        raise ConfigError(f"--config={file}: defines no function get_config(arg='')")
+    if argument and not inspect.signature(get_config).parameters:
+        raise ConfigError(f"--config={file}:{argument}: its get_config() takes no argument")
+    return to_dict(_call(get_config, argument))
+
+
+def _module(file: pathlib.Path) -> types.ModuleType:
     module_spec = importlib.util.spec_from_file_location(f"mmjax_config_{file.stem}", file)
     module = importlib.util.module_from_spec(module_spec)
     module_spec.loader.exec_module(module)
-    get_config = getattr(module, "get_config", None)
-    if get_config is None:
-        raise ConfigError(f"--config={file}: defines no function get_config(arg='')")
-    takes_argument = bool(inspect.signature(get_config).parameters)
-    if argument and not takes_argument:
-        raise ConfigError(f"--config={file}:{argument}: its get_config() takes no argument")
-    return to_dict(get_config(argument) if takes_argument else get_config())
+    return module
+
+
+def _call(function: Callable, argument: str) -> Any:
+    return function(argument) if inspect.signature(function).parameters else function()
 
 
 def _near_files(file: pathlib.Path) -> str:

@@ -64,6 +64,13 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     _, verb_flags, overrides = program.read(command)
     if command[0] == "train":
         common.resolve(verb_flags, overrides)  # a wrong key is found here, and not after a night in the queue
+    workers = 1
+    if command[0] == "sweep":
+        from mmjax.verbs import sweep
+
+        workers = sweep.check_elsewhere(verb_flags, overrides, place)
+    if workers > 1:
+        command = sweep.one_worker(command)
     if not getattr(verb_flags, "workdir", None):
         raise ConfigError(f"--on={place}: {command[0]} needs --workdir=DIR, on storage that all hosts see")
     if place == "slurm":
@@ -73,7 +80,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
                 + " and ".join(_TOGETHER)
             )
         workdir = pathlib.Path(verb_flags.workdir)
-        return slurm.run(values, command, workdir=workdir, launcher=ROOT / "launch.sh", dry_run=dry_run)
+        launcher = ROOT / "launch.sh"
+        return slurm.run(values, command, workdir=workdir, launcher=launcher, dry_run=dry_run, tasks=workers)
     inside = tpu.MOUNT in pathlib.PurePosixPath(verb_flags.workdir).parents
     if values["nfs"] and not inside:
         raise ConfigError(
@@ -85,6 +93,8 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             "hosts cannot share it",
             file=sys.stderr,
         )
+    if workers > 1:
+        return tpu.run_several(values, command, root=ROOT, dry_run=dry_run, count=workers)
     return tpu.run(values, command, root=ROOT, dry_run=dry_run)
 
 

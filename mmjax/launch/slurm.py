@@ -45,7 +45,7 @@ _SCRIPT = """\
 # Written by launch.sh --on=slurm. `sbatch` with this file submits it again, and the run goes on.
 
 cd {folder} || exit 2
-{launcher} setup || exit  # once, and not by all nodes at a time
+{setup} || exit  # once, and not by all nodes at a time
 # srun does not take this from the job by itself since SLURM 22.05.
 [ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK="$SLURM_CPUS_PER_TASK"
 
@@ -66,6 +66,7 @@ def script(
     launcher: pathlib.Path,
     folder: pathlib.Path,
     log: pathlib.Path,
+    tasks: int = 1,
 ) -> str:
     """The text of the job.
 
@@ -75,8 +76,13 @@ def script(
       launcher: launch.sh.
       folder: where the command runs; relative paths in it begin there.
       log: name of the log, with SLURM's '%j' for the number of the job.
+      tasks: of a job array, each of which runs the command; 1 is no array.
     """
     options = [f"--{name}={value}" for name, value in values.items() if value]
+    options += [f"--array=0-{tasks - 1}"] if tasks > 1 else []
+    setup = [str(launcher), "setup"]
+    if tasks > 1:  # which may begin at the same time
+        setup = ["flock", str(log.parent / "setup.lock"), *setup]
     options += [
         "--ntasks-per-node=1",
         "--requeue",
@@ -87,7 +93,7 @@ def script(
     return _SCRIPT.format(
         options="\n".join(f"#SBATCH {option}" for option in options),
         folder=shlex.quote(str(folder)),
-        launcher=shlex.quote(str(launcher)),
+        setup=shlex.join(setup),
         command=shlex.join([str(launcher), *command]),
     )
 
@@ -99,8 +105,11 @@ def run(
     workdir: pathlib.Path,
     launcher: pathlib.Path,
     dry_run: bool,
+    tasks: int = 1,
 ) -> int:
     """Writes the job's script and submits it; with `dry_run`, prints both instead.
+
+    `tasks` is the size of the job array, see `script`.
 
     Raises:
       ConfigError: SLURM is not there or refuses the job, or the directory cannot be used.
@@ -111,7 +120,10 @@ def run(
             f"--workdir={workdir}: expected no quotes, backslashes and '%', which SLURM reads as more; "
             "choose another"
         )
-    text = script(values, command, launcher=launcher, folder=pathlib.Path.cwd(), log=place / "%j.log")
+    name = "%j.log" if tasks == 1 else "%A_%a.log"
+    text = script(
+        values, command, launcher=launcher, folder=pathlib.Path.cwd(), log=place / name, tasks=tasks
+    )
     file = place / "job.sbatch"
     submit = ["sbatch", "--parsable", str(file)]
     if dry_run:
@@ -128,5 +140,8 @@ def run(
     if done.returncode:
         raise ConfigError(f"sbatch refuses the job: {' '.join(done.stderr.split())}; see {file}")
     job = done.stdout.strip().partition(";")[0]  # 'JOB' or 'JOB;CLUSTER'
+    if tasks > 1:
+        print(f"job array {job} of {tasks} is submitted; its logs: {place / f'{job}_*.log'}")
+        return 0
     print(f"job {job} is submitted; its log: {place / f'{job}.log'}")
     return 0

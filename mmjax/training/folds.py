@@ -38,10 +38,7 @@ def cross_validate(
     Raises:
       ConfigError: fewer than 2 folds, nothing to evaluate them on, or `workdir` holds a single run.
     """
-    if folds < 2:
-        raise ConfigError(f"--folds={folds}: expected 2 or more")
-    if not config.data.eval or not config.evals:
-        raise ConfigError("--folds: data.eval and evals are needed, to evaluate each fold by; one is empty")
+    check(config, folds)
     if (workdir / workdir_lib.CONFIG).is_file():
         raise ConfigError(f"--workdir={workdir}: holds a single run; choose another directory for the folds")
     results = []
@@ -56,6 +53,14 @@ def cross_validate(
     if is_first():
         write_json(workdir / "folds.json", {"folds": folds, "group": group, "metrics": summary})
     return summary
+
+
+def check(config: ConfigDict, folds: int) -> None:
+    """Raises a `ConfigError` where there are fewer than 2 folds, or nothing to evaluate them on."""
+    if folds < 2:
+        raise ConfigError(f"--folds={folds}: expected 2 or more")
+    if not config.data.eval or not config.evals:
+        raise ConfigError("--folds: data.eval and evals are needed, to evaluate each fold by; one is empty")
 
 
 def fold_config(config: ConfigDict, folds: int, fold: int, group: str) -> ConfigDict:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import pathlib
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,13 +41,21 @@ from mmjax.training.step import pop_non_finite
 from mmjax.training.trees import select
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> dict[str, Any]:
+def train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    *,
+    profile_steps: int = 0,
+    observe: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> dict[str, Any]:
     """Trains a resolved config in `workdir`, or goes on where it stopped.
 
     Args:
       config: resolved.
       workdir: the run's directory.
       profile_steps: how many steps of this process JAX's profiler traces, into `<workdir>/profile`.
+      observe: called as `observe(step, metrics)` after each evaluation but the last, when its line of
+        `metrics.jsonl` is written. What it raises ends the run without a save.
 
     Returns:
       What `result.json` holds.
@@ -107,6 +116,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                 save(None)
             raise
         metrics_log.write(step, metrics)
+        if observe is not None and step < setup.total_steps:
+            observe(step, metrics)
         return metrics
 
     with (

@@ -11,7 +11,8 @@ from jax.experimental import multihost_utils
 class StopRequest:
     """Whether the run is to stop after a step, since SIGTERM has come to any of its processes.
 
-    One process handles the signal itself, inside the context; the old handler returns after it. Of
+    One process handles the signal itself, inside the context; the old handler returns after it, and gets
+    the signal then, where it is a function and the run came to its end without a stop. Of
     several processes, JAX's runtime handles it from `jax.distributed.initialize` on: the process that
     gets it tells the others, and all agree on the first step that none of them has begun
     (`multihost_utils.reached_preemption_sync_point`).
@@ -29,6 +30,8 @@ class StopRequest:
     def __exit__(self, *exception) -> None:
         if self._alone:
             signal.signal(signal.SIGTERM, self._previous)
+            if self._requested and exception[0] is None and callable(self._previous):
+                self._previous(signal.SIGTERM, None)
 
     def at(self, step: int) -> bool:
         """Whether to stop after `step`; every process asks at every step."""

@@ -1,4 +1,4 @@
-"""report: writes the report of a run anew, finished or not."""
+"""report: writes the report of a run or a sweep anew, finished or not."""
 
 from __future__ import annotations
 
@@ -6,17 +6,26 @@ import argparse
 import pathlib
 from collections.abc import Mapping
 
+from mmjax import sweeps
 from mmjax.files import write_json
 from mmjax.verbs import common
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    common.add_workdir_flag(parser, "the run's directory", required=True)
+    common.add_workdir_flag(parser, "the directory of the run or the sweep", required=True)
 
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     common.refuse_overrides(overrides, "report")
-    print(make_report(pathlib.Path(flags.workdir)))
+    workdir = pathlib.Path(flags.workdir)
+    if (workdir / sweeps.SETTINGS).is_file():
+        from mmjax.sweeps.report import write_results
+        from mmjax.sweeps.study import open_study
+
+        _, written = write_results(open_study(workdir))
+        print(*written, sep="\n")
+        return
+    print(make_report(workdir))
 
 
 def make_report(workdir: pathlib.Path) -> pathlib.Path:

@@ -68,7 +68,7 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> int:
     if result is None:  # else what trains need not be loaded
         from mmjax.training.loop import train
 
-        result = train(config, workdir, flags.profile)
+        result = train(config, workdir, profile_steps=flags.profile)
     if not is_first():
         return 0
     print_metrics(result["metrics"])

@@ -199,6 +199,43 @@ def test_sigterm_saves_exactly_this_step(whole, config, tmp_path):
     assert_ended_as(whole, tmp_path)
 
 
+def test_sigterm_that_comes_too_late_goes_to_the_handler_before(whole, config, tmp_path):
+    """Else a process that trains several runs would never hear of it."""
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda signum, frame: heard.append(signum))
+    try:
+        run(config, tmp_path, at=STEPS, action=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert heard == [signal.SIGTERM]
+        with pytest.raises(Preempted):
+            run(config, tmp_path / "b", at=5, action=lambda: os.kill(os.getpid(), signal.SIGTERM))
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert_ended_as(whole, tmp_path)
+
+
+def test_an_observer_sees_evaluations_on_the_way_and_may_end_the_run(whole, config, tmp_path):
+    seen = []
+
+    def observe(step, metrics):
+        seen.append((step, metrics["classification/colour_logits/accuracy"]))
+        assert tiny.metrics_lines(tmp_path)[-1] == {"step": step, **metrics}
+
+    loop.train(config, tmp_path, observe)
+    lines = [line for line in tiny.metrics_lines(tmp_path) if "classification/colour_logits/accuracy" in line]
+    assert seen == [(5, lines[0]["classification/colour_logits/accuracy"])]  # and not the one at the end
+    assert_ended_as(whole, tmp_path)
+
+    def stop(step, metrics):
+        raise Killed
+
+    with pytest.raises(Killed):
+        loop.train(config, tmp_path / "b", stop)
+    assert not (tmp_path / "b" / "result.json").exists()
+    assert run(config, tmp_path / "b") == [4, 5, 6, 7, 8, 9]  # from the checkpoint before
+    assert_ended_as(whole, tmp_path / "b")
+
+
 @pytest.mark.parametrize("step", [7, 8])  # 8 is a line of the log
 def test_a_loss_that_is_not_finite(whole, config, tmp_path, monkeypatch, step):
     def spoil(now, batch):
