@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import functools
 import os
-import pathlib
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -22,6 +21,7 @@ import jax.numpy as jnp  # noqa: E402
 from jax.sharding import Mesh  # noqa: E402
 
 from configs import clip  # noqa: E402
+from experiments import pages  # noqa: E402
 from mmjax import components, schema  # noqa: E402
 from mmjax.bench.losses import (  # noqa: E402
     CHUNKS,
@@ -39,9 +39,6 @@ from mmjax.model import assemble  # noqa: E402
 from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated  # noqa: E402
 from mmjax.training.gradients import make_gradient_function  # noqa: E402
 
-PAGE = pathlib.Path(__file__).parents[2] / "docs" / "contrastive.md"
-BEGIN, END = "<!-- Written by experiments.contrastive.measure; do not edit. -->", "<!-- End. -->"
-
 BATCHES = (512, 1024, 2048, 4096, 8192)
 TIMED_BATCH = 4096
 CACHED_BATCH, MICROBATCHES = 128, (1, 2, 4, 8)
@@ -58,10 +55,9 @@ def main() -> None:
         print(part, end="\n\n", flush=True)
         parts.append(part)
     if write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        after = rest.split(END)[1]
-        text = "\n\n".join(parts)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}", encoding="utf-8")
+        pages.replace_part(
+            pages.DOCS / "contrastive.md", "experiments.contrastive.measure", "\n\n".join(parts)
+        )
 
 
 def measure() -> Iterator[str]:
