@@ -23,6 +23,9 @@ SENT = {
     "collective-permute": lambda n: 1,
 }
 
+SLICES = "slices"  # the axis of exchanges between slices, over the data-centre network
+# How a TPU program hands an exchange between slices to its runtime.
+_BETWEEN_SLICES = re.compile(r'_xla_megascale_transfer_type="([A-Z_]+)"')
 _LISTED = re.compile(r"\{([\d,]+)\}")
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(
@@ -38,7 +41,8 @@ class Collective:
 
     Attributes:
       kind: such as 'all-reduce'.
-      axes: of the mesh, joined by '+': the chips of a group differ in these.
+      axes: of the mesh, joined by '+': the chips of a group differ in these; 'slices' where it is the
+        data-centre network that is crossed, by what the chips of a slice have exchanged before.
       count: how many run.
       payload_bytes: of the arrays they are given.
       sent_bytes: what a chip sends, see `SENT`.
@@ -51,17 +55,19 @@ class Collective:
     sent_bytes: float
 
 
-def collectives(program: Program, sizes: Mapping[str, int]) -> list[Collective]:
+def collectives(program: Program, sizes: Mapping[str, int], slices: int = 1) -> list[Collective]:
     """All exchanges of a program, those in loops as often as they run, the largest first.
 
     Args:
       program: compiled for a mesh whose devices are numbered along the last axis first.
-      sizes: axis of the mesh -> devices along it, in order.
+      sizes: axis of the mesh -> devices along it within one slice, in order.
+      slices: how many slices there are.
     """
     found: dict[tuple[str, str], list[float]] = {}
     for name, times in program.executed.items():
         for kind, computation, instruction in _exchanges(program, name):
-            axes, count = _group(instruction, sizes)
+            between = instruction.opcode == "send"
+            axes, count = (SLICES, slices) if between else _group(instruction, sizes)
             if count < 2:
                 continue
             operands = (computation.instructions[operand] for operand in instruction.operands)
@@ -103,6 +109,9 @@ def _goes_on(program: Program, instruction: Instruction) -> bool:
 
 
 def _kind(instruction: Instruction) -> str:
+    if instruction.opcode == "send" and (found := _BETWEEN_SLICES.search(instruction.attributes)):
+        kind = found[1].lower().replace("_", "-")
+        return kind if kind in SENT else "collective-permute"  # one slice to another
     kind = instruction.opcode.removesuffix("-start")
     return kind if kind in SENT else ""
 

@@ -24,8 +24,8 @@ from mmjax.parallel.chips import CHIPS, Chip
 
 # The variable that names libtpu.so where launch.sh has put it.
 COMPILER = "MMJAX_TPU_COMPILER"
-_FORMS = "v5e:4x4 (also v4, v5p, v6e), cpu:8 or h100:8"
-_TPU = re.compile(r"(v4|v5e|v5p|v6e):([1-9]\d*(?:x[1-9]\d*)+)")
+_FORMS = "v5e:4x4 (also v4, v5p, v6e), 2xv5e:4x4 for two slices, cpu:8 or h100:8"
+_TPU = re.compile(r"(?:([1-9]\d*)x)?((v4|v5e|v5p|v6e):([1-9]\d*(?:x[1-9]\d*)+))")
 _COUNTED = re.compile(r"(cpu|h100):([1-9]\d*)")
 _HOST_DEVICES = "--xla_force_host_platform_device_count"
 
@@ -35,16 +35,18 @@ class Topology:
     """Chips that run one step together.
 
     Attributes:
-      name: as given, such as 'v5e:4x4'.
+      name: as given, such as 'v5e:4x4', or '2xv5e:4x4' for two slices that the data-centre network joins.
       platform: 'tpu', 'cpu' or 'gpu'.
       count: how many chips.
       chip: its figures; None for CPUs.
+      slices: of TPUs.
     """
 
     name: str
     platform: str
     count: int
     chip: Chip | None
+    slices: int = 1
 
     @property
     def compiles(self) -> bool:
@@ -55,7 +57,9 @@ class Topology:
 def parse(text: str) -> Topology:
     """Reads a `--topology`; `ConfigError` for what is none."""
     if found := _TPU.fullmatch(text):
-        return Topology(text, "tpu", math.prod(map(int, found[2].split("x"))), CHIPS[found[1]])
+        slices = int(found[1] or 1)
+        count = slices * math.prod(map(int, found[4].split("x")))
+        return Topology(text, "tpu", count, CHIPS[found[3]], slices)
     if found := _COUNTED.fullmatch(text):
         platform = "cpu" if found[1] == "cpu" else "gpu"
         return Topology(text, platform, int(found[2]), CHIPS.get(found[1]))
@@ -120,14 +124,14 @@ def devices(topology: Topology) -> list[Any]:
         return found[: topology.count]
     from jax.experimental import topologies
 
-    further = {}
+    further = {"num_slices": topology.slices} if topology.slices > 1 else {}
     if topology.count == 1:
         further["chips_per_host_bounds"] = [1, 1, 1]
     if topology.chip.name == "v4":
         further["chip_config_name"] = "megacore"  # one device per chip, as on TPU VMs
     try:
         with _no_stderr():  # it complains there that it finds no TPU; what counts it raises
-            found = topologies.get_topology_desc(topology.name, "tpu", **further).devices
+            found = topologies.get_topology_desc(_TPU.fullmatch(topology.name)[2], "tpu", **further).devices
     except Exception as error:  # the compiler's own, of which the first line says what is wrong
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"--topology={topology.name}: the TPU compiler refuses it ({reason})") from None

@@ -191,3 +191,26 @@ def test_unknown_ways_to_write_groups_are_refused():
 def test_text_that_is_no_program():
     with pytest.raises(ValueError, match="no ENTRY"):
         hlo.parse("nothing")
+
+
+DCN = '_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"'
+BETWEEN_SLICES = f"""HloModule step
+
+ENTRY %main (p: bf16[1024,8,128]) -> bf16[1024,8,128] {{
+  %p = bf16[1024,8,128]{{2,1,0}} parameter(0)
+  %after-all = token[] after-all()
+  %send = (bf16[1024,8,128]{{2,1,0}}, u32[], token[]) send(%p, %after-all), frontend_attributes={{{DCN}}}
+  %send-done = token[] send-done(%send), channel_id=2, is_host_transfer=true
+  ROOT %r = bf16[1024,8,128]{{2,1,0}} all-reduce(%p), replica_groups={{{{0,1,2,3}}}}, to_apply=%add
+}}
+"""
+
+
+def test_what_slices_send_each_other_is_told_apart():
+    between, within = sorted(
+        collectives(hlo.parse(BETWEEN_SLICES), {"data": 2, "fsdp": 2}, slices=3), key=lambda c: c.sent_bytes
+    )
+    payload = 1024 * 8 * 128 * 2
+    assert (within.kind, within.axes, within.payload_bytes) == ("all-reduce", "data+fsdp", payload)
+    assert (between.kind, between.axes, between.payload_bytes) == ("all-reduce", "slices", payload)
+    assert between.sent_bytes == pytest.approx(2 * 2 / 3 * payload)
