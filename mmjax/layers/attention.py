@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import ConfigError
 from mmjax.layers.position import rotate
+from mmjax.parallel.ring_attention import ring_attention, sequence_parts
 
 
 def dot_product_attention(
@@ -45,6 +46,8 @@ def dot_product_attention(
             f"causal attention got {query.shape[1]} queries and {key.shape[1]} keys, expected as many; "
             "give a mask instead"
         )
+    if sequence_parts() > 1:
+        return ring_attention(query, key, value, mask, bias, causal)
     if _fits_cudnn(query):
         attended = _cudnn_attention(query, key, value, mask, bias, causal)
     else:  # a TPU flash kernel would be chosen here too
