@@ -1,7 +1,7 @@
 """The device mesh, and how batches and activations lie on it.
 
 Four axes, slowest to fastest: `data` (batch), `fsdp` (batch, and parameters are split too),
-`tensor` (heads, MLP channels), `sequence` (tokens). Neighbouring devices share the fast
+`tensor` (heads, MLP channels, words), `sequence` (tokens). Neighbouring devices share the fast
 axes, which talk the most.
 """
 
@@ -28,6 +28,7 @@ LOGICAL_AXES = (
     ("length", "sequence"),
     ("heads", "tensor"),
     ("mlp", "tensor"),
+    ("vocabulary", "tensor"),
     ("width", None),
     ("head_width", None),
 )

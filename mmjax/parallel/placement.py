@@ -29,6 +29,9 @@ PLACEMENT = (
     (r"(up|gate)/kernel", (None, "tensor")),  # [D, F]
     (r"(up|gate)/bias", ("tensor",)),  # [F]
     (r"down/kernel", ("tensor", None)),  # [F, D]
+    (r"embed(ding)?/embedding", ("tensor", None)),  # [V, D]
+    (r"logits/kernel", (None, "tensor")),  # [D, V]
+    (r"logits/bias", ("tensor",)),  # [V]
     # Factors of `mmjax.training.lora` have the axes of their kernel, and r, which is not split.
     (r"(query|key|value)/kernel/b", (None, "tensor", None)),  # [r, H, K]
     (r"out/kernel/a", ("tensor", None, None)),  # [H, K, r]
