@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float
 from mmjax.errors import ConfigError
 from mmjax.layers.position import rotate
 from mmjax.parallel.ring_attention import ring_attention, sequence_parts
+from mmjax.parallel.tpu_attention import fits_tpu_kernel, tpu_attention
 
 
 def dot_product_attention(
@@ -50,7 +51,9 @@ def dot_product_attention(
         return ring_attention(query, key, value, mask, bias, causal)
     if _fits_cudnn(query):
         attended = _cudnn_attention(query, key, value, mask, bias, causal)
-    else:  # a TPU flash kernel would be chosen here too
+    elif fits_tpu_kernel(query, key, mask, bias):
+        attended = tpu_attention(query, key, value, mask, causal)
+    else:
         attended = _xla_attention(query, key, value, mask, bias, causal)
     if mask is None:
         return attended

@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.errors import ConfigError
 
@@ -126,9 +126,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_parts(mesh: Mesh) -> int:
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_and_head_axes(
+    mesh: Mesh | AbstractMesh, batch: int, heads: int
+) -> tuple[tuple[str, ...] | None, str | None]:
+    """The mesh axes of `batch` examples and of `heads`; None where these do not divide and stay whole."""
+    return (
+        BATCH_AXES if batch % batch_parts(mesh) == 0 else None,
+        "tensor" if heads % mesh.shape["tensor"] == 0 else None,
+    )
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate_steps: int = 1) -> None:

@@ -13,12 +13,11 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
-from mmjax.parallel.mesh import BATCH_AXES
+from mmjax.parallel.mesh import batch_and_head_axes
 
 _AXIS = "sequence"
-_HEADS = "tensor"
 # Finite, so that a row that has seen no key yet gives no NaN.
 _HIDDEN = float(jnp.finfo(jnp.float32).min)
 
@@ -53,7 +52,7 @@ def ring_attention(
     """
     mesh = jax.sharding.get_abstract_mesh()
     parts, queries, keys = mesh.shape[_AXIS], query.shape[1], key.shape[1]
-    batch, heads = _axes(query, mesh)
+    batch, heads = batch_and_head_axes(mesh, query.shape[0], query.shape[2])
     tokens = PartitionSpec(batch, _AXIS, heads, None)
 
     def fill(x, axis):
@@ -91,15 +90,6 @@ def ring_attention(
         out_specs=tokens,
     )(fill(query, 1), fill(key, 1), fill(value, 1), *given)
     return attended[:, :queries]
-
-
-def _axes(query: jax.Array, mesh: AbstractMesh) -> tuple[tuple[str, ...] | None, str | None]:
-    """The mesh axes of batch and heads; None where these do not divide evenly and stay whole."""
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
-    return (
-        BATCH_AXES if query.shape[0] % parts == 0 else None,
-        _HEADS if query.shape[2] % mesh.shape[_HEADS] == 0 else None,
-    )
 
 
 def _names(spec: PartitionSpec) -> tuple[str, ...]:
