@@ -9,12 +9,13 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.mlp import MLP, Activation
 from mmjax.layers.norms import LayerNorm, RMSNorm
-from mmjax.layers.remat import rematerialised
+from mmjax.layers.remat import RESIDUAL, rematerialised
 
 AttentionMask = Bool[Array, "B L"] | Bool[Array, "#B #H #L #L"]
 DropRate = float | Float[Array, ""] | None  # none drops nothing
@@ -116,7 +117,8 @@ class Residual(nn.Module):
         if self.settings.layer_scale is not None:
             branch = LayerScale(self.settings.layer_scale, name="layer_scale")(branch)
         branch = DropPath()(branch, drop_path, train)
-        return nn.with_logical_constraint(tokens + branch, ("batch", "length", "width"))
+        total = nn.with_logical_constraint(tokens + branch, ("batch", "length", "width"))
+        return checkpoint_name(total, RESIDUAL)
 
 
 class TransformerBlock(nn.Module):

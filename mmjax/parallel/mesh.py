@@ -169,3 +169,9 @@ def activation_rules(mesh: Mesh) -> Iterator[None]:
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(LOGICAL_AXES):
         yield
+
+
+def compiles_for_tpu() -> bool:
+    """Whether the mesh of `activation_rules` is of TPUs, be they here or only compiled for."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.abstract_device is not None and mesh.abstract_device.platform == "tpu"
