@@ -16,12 +16,12 @@ from mmjax.parallel import tpu_attention
 from mmjax.parallel.mesh import AXES, activation_rules, make_mesh, replicated
 from mmjax.planning import topology
 
-BATCH, WIDTH = 2, 16
+BATCH = 2
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def heads(seed, length, count=2, dtype=jnp.float32):
-    values = np.random.default_rng(seed).normal(size=(BATCH, length, count, WIDTH))
+def heads(seed, length, count=2, width=64, dtype=jnp.float32):
+    values = np.random.default_rng(seed).normal(size=(BATCH, length, count, width))
     return jnp.asarray(values, dtype)
 
 
@@ -56,21 +56,21 @@ def kernel(monkeypatch):
     return used
 
 
-# Lengths of queries and keys, heads, real keys of each example, causal, devices
+# Lengths of queries and keys, heads and their width, real keys of each example, causal, devices
 CASES = {
-    "short": ((5, 5), 2, None, False, {}),
-    "masked": ((5, 7), 2, (3, 7), False, {}),
-    "causal": ((6, 6), 4, (6, 4), True, {}),
-    "one query": ((1, 9), 3, (9, 2), False, {}),
-    "on a mesh": ((5, 5), 4, (5, 2), True, {"data": 2, "tensor": 2}),
-    "batch and heads stay whole": ((5, 5), 3, (5, 2), False, {"data": 1, "fsdp": 4, "tensor": 2}),
+    "short": ((5, 5), (2, 64), None, False, {}),
+    "masked": ((9, 11), (4, 32), (3, 11), False, {}),
+    "causal": ((10, 10), (4, 64), (10, 4), True, {}),
+    "one query": ((1, 9), (2, 64), (9, 2), False, {}),
+    "on a mesh": ((9, 9), (4, 64), (9, 2), True, {"data": 2, "tensor": 2}),
+    "batch and heads stay whole": ((9, 9), (3, 128), (9, 2), False, {"fsdp": 4, "tensor": 2}),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_equals_the_plain_path(name, kernel, monkeypatch):
-    (queries, keys), count, real, causal, sizes = CASES[name]
-    arrays = (heads(0, queries, count), heads(1, keys, count), heads(2, keys, count))
+    (queries, keys), shape, real, causal, sizes = CASES[name]
+    arrays = (heads(0, queries, *shape), heads(1, keys, *shape), heads(2, keys, *shape))
     mask = None if real is None else token_mask(jnp.arange(keys) < jnp.array(real)[:, None])
     sizes = dict.fromkeys(AXES, 1) | sizes
     mesh = make_mesh(sizes, jax.devices()[: int(np.prod(list(sizes.values())))])
@@ -121,10 +121,16 @@ def test_bfloat16(kernel, monkeypatch):
 )
 def test_tiles_fit(queries, keys):
     tile = tpu_attention._tile(queries, keys)
-    assert tile == queries or tile % 128 == 0
+    assert tile == max(queries, 8) or tile % 128 == 0
     assert tile * keys <= 2**18
-    for count in (1, 3, 12, 16):
-        assert count % tpu_attention._heads_at_a_time(count, tile, keys) == 0
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "together"),
+    [(12, 64, 2), (3, 64, None), (8, 32, 4), (3, 128, 1), (16, 72, None), (2, 256, 1)],
+)
+def test_heads_that_fill_a_vector(count, width, together):
+    assert tpu_attention._together(count, width) == together
 
 
 def test_which_arrays_it_takes(monkeypatch):
@@ -141,8 +147,10 @@ def test_which_arrays_it_takes(monkeypatch):
         assert fits(query, query, None, None) and fits(query, query, mask, None)
         assert not fits(query, query, mask, jnp.zeros((1, 1, 8, 8)))
         assert not fits(query, query, jnp.ones((1, 1, 8, 8), bool), None)
-        assert not fits(query[..., :8], query[..., :8], None, None)
-        assert not fits(query, jnp.zeros((BATCH, 2049, 2, WIDTH)), None, None)
+        assert not fits(query[..., :48], query[..., :48], None, None)
+        assert not fits(query[:, :, :1], query[:, :, :1], None, None)
+        assert not fits(query, jnp.zeros((BATCH, 2049, 2, 64)), None, None)
+        assert not fits(query, jnp.zeros((BATCH, 7, 2, 64)), None, None)
 
 
 COMPILE = """
