@@ -2,9 +2,11 @@
 
 import functools
 import math
+import re
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +15,7 @@ from mmjax.encoders.text_transformer import TextTransformer
 from mmjax.encoders.vit import ViT
 from mmjax.layers.transformer import BlockSettings, Transformer
 from mmjax.model import Model
+from mmjax.parallel import placement
 from mmjax.parallel.mesh import AXES, activation_rules, batch_sharding, make_mesh, replicated
 from mmjax.parallel.placement import named_leaves, param_shardings
 from mmjax.training.gradients import make_gradient_function
@@ -146,6 +149,39 @@ CASES = [
 @pytest.mark.parametrize(("name", "sizes"), CASES, ids=str)
 def test_equals_one_device(name, sizes):
     assert_close(loss_and_gradients(name, sizes), loss_and_gradients(name))
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_blocks_that_gather_their_parameters_equal_one_device(monkeypatch, remat):
+    """As those of large models do under `fsdp`, scanned and one by one."""
+    monkeypatch.setattr(placement, "FSDP_MIN_SIZE", 16)
+    mesh = make_mesh(dict(zip(AXES, (1, 4, 2, 1), strict=True)))
+    x = np.random.default_rng(0).normal(size=(BATCH, LENGTH, WIDTH)).astype(np.float32)
+    for scan in (False, True):
+        model = Transformer(2, BlockSettings(WIDTH, heads=2), remat=remat, scan=scan)
+        variables = jax.jit(model.init)(jax.random.key(0), x)
+        shardings = param_shardings(variables, mesh, min_size=16)
+        assert any("fsdp" in s.spec for s in jax.tree.leaves(shardings))
+
+        def total(variables, x, model=model):
+            return jnp.sin(model.apply(variables, x)).sum()
+
+        def on_mesh(variables, x, total=total):
+            with activation_rules(mesh):
+                return jax.value_and_grad(total)(variables, x)
+
+        run = jax.jit(
+            on_mesh,
+            in_shardings=(shardings, batch_sharding(mesh)),
+            out_shardings=(replicated(mesh), shardings),
+        )
+        text = run.lower(variables, x).compile().as_text()
+        shapes = re.findall(r"= f32\[([\d,]+)\][^=]* all-gather", text)
+        gathered = [sorted(int(n) for n in shape.split(",") if n != "1") for shape in shapes]
+        assert [WIDTH, 2 * WIDTH] in gathered  # the kernels of the MLP: whole along fsdp, split over tensor
+        assert_close(
+            jax.tree.map(np.array, run(variables, x)), jax.jit(jax.value_and_grad(total))(variables, x)
+        )
 
 
 @pytest.mark.parametrize("name", ["two towers, sigmoid", "encoder-decoder"])
