@@ -257,7 +257,7 @@ def _gathering(block: type[TransformerBlock]) -> type[TransformerBlock]:
     """`block` that gathers its parameters where a mesh splits them, one block at a time."""
     if not gathers():
         return block
-    return nn.map_variables(block, "params", gathered, init=True)
+    return nn.map_variables(block, "params", gathered)
 
 
 def drop_path_rates(depth: int, last: float) -> list[float]:
