@@ -221,7 +221,8 @@ class Config:
     dtype: what the model computes in; parameters are always float32.
     remat: what each block recomputes in the backward pass. False keeps all activations, true recomputes
       all; 'dots' keeps the results of matrix products, 'dots_with_no_batch_dims' those of products with
-      parameters and not the scores of attention.
+      parameters and not the scores of attention; 'elementwise' recomputes hardly more than normalisations,
+      activations and those scores.
     scan: compile one transformer block per stack and scan it over the layers, which takes a deep model
       less time to compile; `init.run` reads runs of either form.
     """
@@ -236,7 +237,7 @@ class Config:
     total_epochs: float | None = None
     total_examples: int | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"
-    remat: Literal[False, True, "dots", "dots_with_no_batch_dims"] = False
+    remat: Literal[False, True, "dots", "dots_with_no_batch_dims", "elementwise"] = False
     scan: bool = False
     init: Init = _section(Init)
     lora: Lora = _section(Lora)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from mmjax.encoders.common import check_ids, full_mask, make_features
+from mmjax.layers.embedding import TokenEmbedding
 from mmjax.types import Features
 
 
@@ -57,7 +58,7 @@ class EmbeddingBag(nn.Module):
         if train and self.token_dropout > 0:
             kept = mask & jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.token_dropout, mask.shape)
             mask = jnp.where(kept.any(axis=1, keepdims=True), kept, mask)
-        table = nn.Embed(
+        table = TokenEmbedding(
             self.vocab_size,
             self.width,
             embedding_init=nn.initializers.normal(self.initial),

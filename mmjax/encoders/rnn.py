@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.encoders.common import check_ids, check_rank, full_mask, make_features
+from mmjax.layers.embedding import TokenEmbedding
 from mmjax.layers.pooling import POOLINGS
 from mmjax.layers.recurrent import Recurrent
 from mmjax.types import Features
@@ -70,7 +71,7 @@ class RNN(nn.Module):
         if self.vocab_size:
             init = nn.initializers.normal(0.02)
             features = self.embedding_width or self.width
-            embed = nn.Embed(
+            embed = TokenEmbedding(
                 self.vocab_size, features, embedding_init=init, dtype=self.dtype, name="embedding"
             )
             tokens = embed(jnp.where(mask, x, 0))

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mmjax.encoders.common import check_ids, full_mask, make_features
 from mmjax.encoders.transformer import Embedded, TransformerEncoder
 from mmjax.errors import ConfigError
+from mmjax.layers.embedding import TokenEmbedding
 from mmjax.layers.pooling import POOLINGS, Pooler, last_pool
 from mmjax.layers.position import LearnedPositions, RelativeBias, sinusoids
 from mmjax.types import Features
@@ -58,7 +59,9 @@ class TextTransformer(TransformerEncoder):
             raise ConfigError("attend_padding: is on, but pooling 'eos' takes padding away; use 'last'")
         settings = self.make_blocks(causal=self.causal, rotary=self.position == "rotary")
         normal = nn.initializers.normal(0.02)
-        self.embedding = nn.Embed(self.vocab_size, settings.width, embedding_init=normal, dtype=self.dtype)
+        self.embedding = TokenEmbedding(
+            self.vocab_size, settings.width, embedding_init=normal, dtype=self.dtype
+        )
         if self.segments:
             self.segment = self.param("segments", normal, (self.segments, settings.width), jnp.float32)
         if self.position == "learned":

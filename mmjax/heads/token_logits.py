@@ -37,4 +37,5 @@ class TokenLogits(nn.Module):
         fused = self.reads == "fused"
         x = stream_tokens(features, self.stream) if fused else features[self.reads].tokens
         x = HiddenLayers(self.hidden, 0.0, self.dtype, name="hidden")(x, train)
-        return nn.Dense(self.vocab_size, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
+        logits = nn.Dense(self.vocab_size, dtype=self.dtype, name="logits")(x).astype(jnp.float32)
+        return nn.with_logical_constraint(logits, ("batch", "length", "vocabulary"))

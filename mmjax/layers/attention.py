@@ -13,10 +13,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import ConfigError
 from mmjax.layers.position import rotate
+from mmjax.layers.remat import ATTENDED, PROJECTED
+from mmjax.parallel.mesh import compiles_for_tpu
+from mmjax.parallel.ring_attention import ring_attention, sequence_parts
+from mmjax.parallel.tpu_attention import fits_tpu_kernel, tpu_attention
 
 
 def dot_product_attention(
@@ -45,9 +50,13 @@ def dot_product_attention(
             f"causal attention got {query.shape[1]} queries and {key.shape[1]} keys, expected as many; "
             "give a mask instead"
         )
+    if sequence_parts() > 1:
+        return ring_attention(query, key, value, mask, bias, causal)
     if _fits_cudnn(query):
         attended = _cudnn_attention(query, key, value, mask, bias, causal)
-    else:  # a TPU flash kernel would be chosen here too
+    elif fits_tpu_kernel(query, key, mask, bias):
+        attended = tpu_attention(query, key, value, mask, causal)
+    else:
         attended = _xla_attention(query, key, value, mask, bias, causal)
     if mask is None:
         return attended
@@ -132,6 +141,32 @@ def _constrain_heads(x):
     return nn.with_logical_constraint(x, ("batch", "length", "heads", "head_width"))
 
 
+class _Projection(nn.DenseGeneral):
+    """`flax.linen.DenseGeneral` over the last axes, which on TPUs is one product of matrices.
+
+    A TPU lays out [B, L, H * K] without gaps, and [B, L, H, K] with: there, heads are only names for parts
+    of vectors. Elsewhere it stays as it is, bit for bit.
+    """
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "B L ..."]) -> Float[Array, "B L ..."]:
+        if not compiles_for_tpu():
+            return checkpoint_name(super().__call__(inputs), PROJECTED)
+        features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
+        summed = 1 if isinstance(self.axis, int) else len(self.axis)
+        rows, shape = inputs.shape[:-summed], (*inputs.shape[-summed:], *features)
+        matrix = (math.prod(shape[:summed]), math.prod(features))
+
+        def init(key, shape):
+            return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
+
+        kernel = self.param("kernel", init, shape).astype(self.dtype)
+        y = inputs.astype(self.dtype).reshape(*rows, matrix[0]) @ kernel.reshape(matrix)
+        if self.use_bias:
+            y = y + self.param("bias", nn.initializers.zeros, features).astype(self.dtype).reshape(matrix[1])
+        return checkpoint_name(y, PROJECTED).reshape(*rows, *features)
+
+
 class MultiHeadAttention(nn.Module):
     """Multi-head self-attention, or cross-attention to a context.
 
@@ -169,7 +204,7 @@ class MultiHeadAttention(nn.Module):
         self.out = self._dense("out", self.width, axis=(-2, -1))
 
     def _dense(self, name, features, axis=-1):
-        return nn.DenseGeneral(
+        return _Projection(
             features,
             axis=axis,
             use_bias=name in self.biased,
@@ -205,7 +240,7 @@ class MultiHeadAttention(nn.Module):
             weights = attention_weights(query, key, mask, bias=bias, causal=causal)
             self.sow("intermediates", "attention", weights)
         attended = dot_product_attention(query, key, value, mask, bias=bias, causal=causal)
-        return self.out(_constrain_heads(attended))
+        return self.out(_constrain_heads(checkpoint_name(attended, ATTENDED)))
 
     def __call__(
         self,

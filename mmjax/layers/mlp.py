@@ -10,7 +10,10 @@ from typing import Any, Literal, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
+
+from mmjax.layers.remat import PROJECTED
 
 Activation: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
@@ -92,9 +95,10 @@ class MLP(nn.Module):
             kernel_init=nn.initializers.xavier_uniform(),
             dtype=self.dtype,
         )
-        hidden = dense(self.hidden, name="up")(x)
+        hidden = checkpoint_name(dense(self.hidden, name="up")(x), PROJECTED)
         if self.gated:
-            hidden = ACTIVATIONS[self.activation](dense(self.hidden, name="gate")(x)) * hidden
+            gate = checkpoint_name(dense(self.hidden, name="gate")(x), PROJECTED)
+            hidden = ACTIVATIONS[self.activation](gate) * hidden
         else:
             hidden = ACTIVATIONS[self.activation](hidden)
         hidden = nn.with_logical_constraint(hidden, ("batch", "length", "mlp"))

@@ -10,10 +10,17 @@ import jax
 
 from mmjax.errors import ConfigError
 
+# Names of results that cost a product (or a pass over all tokens), and are kept by 'elementwise'.
+PROJECTED = "projected"
+ATTENDED = "attended"
+RESIDUAL = "residual"
+STATISTICS = "norm_statistics"
+
 # What is kept nevertheless, by the names that configs use.
 POLICIES = {
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_with_no_batch_dims": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "elementwise": jax.checkpoint_policies.save_only_these_names(PROJECTED, ATTENDED, RESIDUAL, STATISTICS),
 }
 
 
@@ -26,7 +33,9 @@ def rematerialised(
       module: the class of a block or layer.
       remat: False keeps all; True keeps only what goes into the module; 'dots' also the results of matrix
         products and convolutions, 'dots_with_no_batch_dims' also those of products with parameters, but
-        not the scores of attention.
+        not the scores of attention; 'elementwise' what attention, its projections, the first layer of the
+        MLP and the residual sums give, so that hardly more than normalisations, activations and scores are
+        computed again.
       static_argnums: arguments of `__call__` that are no arrays (self is 0).
       scanned: whether it runs inside a scan, where the compiler cannot undo the recomputation.
 

@@ -9,12 +9,14 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from mmjax.layers.attention import MultiHeadAttention, token_mask
 from mmjax.layers.mlp import MLP, Activation
 from mmjax.layers.norms import LayerNorm, RMSNorm
-from mmjax.layers.remat import rematerialised
+from mmjax.layers.remat import RESIDUAL, rematerialised
+from mmjax.parallel.placement import gathered, gathers
 
 AttentionMask = Bool[Array, "B L"] | Bool[Array, "#B #H #L #L"]
 DropRate = float | Float[Array, ""] | None  # none drops nothing
@@ -116,7 +118,8 @@ class Residual(nn.Module):
         if self.settings.layer_scale is not None:
             branch = LayerScale(self.settings.layer_scale, name="layer_scale")(branch)
         branch = DropPath()(branch, drop_path, train)
-        return nn.with_logical_constraint(tokens + branch, ("batch", "length", "width"))
+        total = nn.with_logical_constraint(tokens + branch, ("batch", "length", "width"))
+        return checkpoint_name(total, RESIDUAL)
 
 
 class TransformerBlock(nn.Module):
@@ -228,10 +231,10 @@ def transformer_blocks(
     """
     if not scan or not depth:
         # Argument 3 of __call__ (self is 0) is `train`, a Python bool.
-        block = rematerialised(block, remat, static_argnums=(3,))
+        block = rematerialised(_gathering(block), remat, static_argnums=(3,))
         return [block(settings, dtype=dtype, **fields) for _ in range(depth)]
     scanned = nn.scan(
-        rematerialised(_as_scanned(block), remat, static_argnums=(4,), scanned=True),
+        rematerialised(_gathering(_as_scanned(block)), remat, static_argnums=(4,), scanned=True),
         variable_axes={"params": 0, "intermediates": 0},
         split_rngs={"params": True, "dropout": True},
         in_axes=(0, *(nn.broadcast,) * 5),
@@ -248,6 +251,13 @@ def _as_scanned(block: type[TransformerBlock]) -> type[TransformerBlock]:
             return super().__call__(tokens, *arguments, drop_path), None
 
     return Scanned
+
+
+def _gathering(block: type[TransformerBlock]) -> type[TransformerBlock]:
+    """`block` that gathers its parameters where a mesh splits them, one block at a time."""
+    if not gathers():
+        return block
+    return nn.map_variables(block, "params", gathered)
 
 
 def drop_path_rates(depth: int, last: float) -> list[float]:

@@ -1,7 +1,7 @@
 """The device mesh, and how batches and activations lie on it.
 
 Four axes, slowest to fastest: `data` (batch), `fsdp` (batch, and parameters are split too),
-`tensor` (heads, MLP channels), `sequence` (tokens). Neighbouring devices share the fast
+`tensor` (heads, MLP channels, words), `sequence` (tokens). Neighbouring devices share the fast
 axes, which talk the most.
 """
 
@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.errors import ConfigError
 
@@ -28,6 +28,7 @@ LOGICAL_AXES = (
     ("length", "sequence"),
     ("heads", "tensor"),
     ("mlp", "tensor"),
+    ("vocabulary", "tensor"),
     ("width", None),
     ("head_width", None),
 )
@@ -125,9 +126,19 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def batch_parts(mesh: Mesh) -> int:
+def batch_parts(mesh: Mesh | AbstractMesh) -> int:
     """Into how many parts a batch is split."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def batch_and_head_axes(
+    mesh: Mesh | AbstractMesh, batch: int, heads: int
+) -> tuple[tuple[str, ...] | None, str | None]:
+    """The mesh axes of `batch` examples and of `heads`; None where these do not divide and stay whole."""
+    return (
+        BATCH_AXES if batch % batch_parts(mesh) == 0 else None,
+        "tensor" if heads % mesh.shape["tensor"] == 0 else None,
+    )
 
 
 def check_batch_size(batch_size: int, mesh: Mesh, accumulate_steps: int = 1) -> None:
@@ -158,3 +169,9 @@ def activation_rules(mesh: Mesh) -> Iterator[None]:
     """
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), nn.logical_axis_rules(LOGICAL_AXES):
         yield
+
+
+def compiles_for_tpu() -> bool:
+    """Whether the mesh of `activation_rules` is of TPUs, be they here or only compiled for."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and mesh.abstract_device is not None and mesh.abstract_device.platform == "tpu"

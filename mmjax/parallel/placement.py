@@ -7,13 +7,14 @@ Optimizer state and moving averages follow their parameters.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
 from mmjax.errors import ConfigError
 from mmjax.parallel.mesh import replicated
@@ -29,6 +30,9 @@ PLACEMENT = (
     (r"(up|gate)/kernel", (None, "tensor")),  # [D, F]
     (r"(up|gate)/bias", ("tensor",)),  # [F]
     (r"down/kernel", ("tensor", None)),  # [F, D]
+    (r"embed(ding)?/embedding", ("tensor", None)),  # [V, D]
+    (r"logits/kernel", (None, "tensor")),  # [D, V]
+    (r"logits/bias", ("tensor",)),  # [V]
     # Factors of `mmjax.training.lora` have the axes of their kernel, and r, which is not split.
     (r"(query|key|value)/kernel/b", (None, "tensor", None)),  # [r, H, K]
     (r"out/kernel/a", ("tensor", None, None)),  # [H, K, r]
@@ -131,17 +135,56 @@ def largest_replicated(tree: Any, shardings: Any, count: int | None = 5) -> list
     return sorted(whole, key=lambda item: (-item[1], item[0]))[:count]
 
 
-def _spec(name: str, shape: tuple[int, ...], mesh: Mesh, min_size: int) -> PartitionSpec:
+def gathered(params: Any) -> Any:
+    """`params` of one layer, whole along `fsdp`, for the time in which the layer is computed.
+
+    Inside `activation_rules`. Left alone, the compiler passes parts of a kernel around and adds up as many
+    partial products, each as large as the activations. Gradients are summed into the parts.
+
+    Args:
+      params: arrays as they are placed, under paths that end as those of the model do.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+
+    def gather(path, leaf):
+        parts = _spec(path_name(path), leaf.shape, mesh, FSDP_MIN_SIZE)
+        whole = PartitionSpec(*(None if axis == "fsdp" else axis for axis in parts))
+        return leaf if parts == whole else _gather(leaf, parts, whole)
+
+    return jax.tree.map_with_path(gather, params)
+
+
+def gathers() -> bool:
+    """Whether parameters are split over `fsdp` here: never outside of `activation_rules`."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get("fsdp", 1) > 1
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _gather(leaf, parts, whole):
+    return jax.lax.with_sharding_constraint(leaf, whole)
+
+
+def _scatter(parts, whole, _, gradient):
+    # Whole first: for parts alone the compiler computes products part by part, as above.
+    gradient = jax.lax.with_sharding_constraint(gradient, whole)
+    return (jax.lax.with_sharding_constraint(gradient, parts),)
+
+
+_gather.defvjp(lambda leaf, parts, whole: (_gather(leaf, parts, whole), None), _scatter)
+
+
+def _spec(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, min_size: int) -> PartitionSpec:
     axes = _tensor_axes(name, shape, mesh)
     parts = mesh.shape["fsdp"]
     if parts > 1 and math.prod(shape) >= min_size:
-        free = [i for i, size in enumerate(shape) if axes[i] is None and size % parts == 0]
+        even = [i for i, size in enumerate(shape) if size % parts == 0]
+        free = [i for i in even if axes[i] is None] or [i for i in even if mesh.shape[axes[i]] == 1]
         if free:
             axes[max(free, key=lambda i: shape[i])] = "fsdp"
     return PartitionSpec(*axes)
 
 
-def _tensor_axes(name: str, shape: tuple[int, ...], mesh: Mesh) -> list[str | None]:
+def _tensor_axes(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> list[str | None]:
     for pattern, trailing in PLACEMENT:
         if len(trailing) <= len(shape) and re.fullmatch(f"(.*/)?{pattern}", name):
             axes = [None] * (len(shape) - len(trailing)) + list(trailing)

@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Iterator
 
+from mmjax.planning.chips import Chip
 from mmjax.planning.hlo import Computation, Instruction, Program
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_KERNEL = re.compile(r'"cost_estimate":\{"flops":"(\d+)","transcendentals":"\d+","bytes_accessed":"(\d+)"')
 
 # They move nothing: names for what is there, or bodies that are counted by themselves.
 _FREE = {
@@ -23,7 +25,7 @@ _SLICES = ("dynamic-slice", "slice", "gather")
 def estimated_cycles(program: Program) -> int | None:
     """The compiler's own estimate, one instruction after the other; None where it writes none.
 
-    Exchanges between chips and custom calls without an estimate of their own have none.
+    Exchanges between chips and custom calls have none; of the latter see `kernel_cycles`.
     """
     total, found = 0, False
     for times, _, instruction in _executed(program):
@@ -32,8 +34,29 @@ def estimated_cycles(program: Program) -> int | None:
     return total if found else None
 
 
+def kernel_cycles(program: Program, chip: Chip) -> tuple[int, int, int]:
+    """What kernels take that are written by hand (Pallas), and of which the compiler estimates nothing.
+
+    Each takes as long as its operations at the chip's peak, or its bytes at the bandwidth of the memory,
+    whichever is more. Both are those that the kernel states with `pl.CostEstimate`.
+
+    Returns:
+      Their cycles, how many kernels run that state a cost, and how many that state none.
+    """
+    cycles = stated = silent = 0
+    for times, _, instruction in _executed(program):
+        if 'custom_call_target="tpu_custom_call"' not in instruction.attributes:
+            continue
+        if found := _KERNEL.search(instruction.backend):
+            seconds = max(int(found[1]) / chip.peak_flops, int(found[2]) / chip.memory_bandwidth)
+            cycles, stated = cycles + times * round(seconds * chip.clock_hz), stated + times
+        else:
+            silent += times
+    return cycles, stated, silent
+
+
 def product_flops(program: Program) -> tuple[int, int]:
-    """Products and sums of all matrix products and convolutions: (loops multiplied out, each body once)."""
+    """Operations of all matrix products, convolutions and kernels: (loops multiplied out, each body once)."""
     total = once = 0
     for times, computation, instruction in _executed(program):
         flops = _flops(computation, instruction)
@@ -67,6 +90,8 @@ def _flops(computation: Computation, instruction: Instruction) -> int:
         )
     if instruction.opcode == "convolution":
         return _convolution(computation, instruction)
+    if instruction.opcode == "custom-call" and (found := _KERNEL.search(instruction.backend)):
+        return int(found[1])
     return 0
 
 

@@ -145,7 +145,10 @@ def _of_program(
     sent: dict[str, dict[str, float]] = {}
     for exchange in exchanges:
         sent.setdefault(exchange.kind, {})[exchange.axes] = exchange.sent_bytes
-    cycles = costs.estimated_cycles(program)
+    cycles, notes = costs.estimated_cycles(program), plan["notes"] + _loop_notes(program)
+    if cycles is not None and chip is not None:
+        of_kernels, stated, silent = costs.kernel_cycles(program, chip)
+        cycles, notes = cycles + of_kernels, notes + _kernel_notes(cycles, of_kernels, stated, silent)
     # The state is given back where it was, so results need no room of their own but for those not reused.
     results = memory.output_size_in_bytes - memory.alias_size_in_bytes
     needed = memory.argument_size_in_bytes + memory.temp_size_in_bytes + results
@@ -160,7 +163,7 @@ def _of_program(
         "collective_bytes": sent,
         "memory_traffic_bytes": costs.memory_traffic(program),
         "estimated_cycles": cycles,
-        "notes": plan["notes"] + _loop_notes(program),
+        "notes": notes,
     }
     links = sum(exchange.sent_bytes for exchange in exchanges)
     if chip is not None:
@@ -181,6 +184,18 @@ def _loop_notes(program: hlo.Program) -> list[str]:
     if not program.unknown_loops:
         return []
     return [f"{len(program.unknown_loops)} loops of unknown length count as one round"]
+
+
+def _kernel_notes(cycles: int, of_kernels: int, stated: int, silent: int) -> list[str]:
+    notes = []
+    if stated:
+        share = of_kernels / (cycles + of_kernels)
+        notes.append(
+            f"{stated} runs of kernels count as the least they can take: {share:.1%} of the estimated time"
+        )
+    if silent:
+        notes.append(f"{silent} runs of kernels state no cost, and count nothing")
+    return notes
 
 
 def _roofline(

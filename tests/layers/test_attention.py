@@ -177,6 +177,15 @@ def test_parameters_are_named_by_role_and_shaped_by_head():
     }
 
 
+def test_projections_on_tpus_are_the_same(monkeypatch):
+    module, x = MultiHeadAttention(width=12, heads=3, biased=("query", "out")), heads(0, 5, count=1)[:, :, 0]
+    variables = module.init(jax.random.key(0), x)
+    expected = module.apply(variables, x)
+    monkeypatch.setattr(attention, "compiles_for_tpu", lambda: True)
+    jax.tree.map(np.testing.assert_array_equal, module.init(jax.random.key(0), x), variables)
+    np.testing.assert_allclose(module.apply(variables, x), expected, rtol=1e-5, atol=1e-6)
+
+
 def test_cross_attention_reads_a_context_of_another_width():
     module = MultiHeadAttention(width=8, heads=2)
     x, context = jnp.ones((2, 3, 8)), heads(1, 5, count=1, width=6)[:, :, 0]

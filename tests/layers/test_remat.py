@@ -17,7 +17,7 @@ from mmjax.layers.stacking import stack_blocks
 from mmjax.layers.transformer import BlockSettings, Transformer, TransformerBlock
 
 SETTINGS = BlockSettings(width=8, heads=2, mlp_width=12)
-CHOICES = (False, "dots", "dots_with_no_batch_dims", True)  # from what keeps most
+CHOICES = (False, "dots", "elementwise", "dots_with_no_batch_dims", True)  # from what keeps most
 
 
 @pytest.fixture(scope="module")

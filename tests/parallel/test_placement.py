@@ -69,6 +69,19 @@ def test_one_device_splits_nothing():
     assert all(s.is_fully_replicated for s in jax.tree.leaves(shardings))
 
 
+def test_words_are_split_over_tensor_or_else_over_fsdp(mesh):
+    tables = {
+        "text_encoder": {"embedding": {"embedding": array(40, 6)}},
+        "other": {"embedding": array(40, 7)},
+    }
+    found = specs(placement.param_shardings({"text_encoder": tables["text_encoder"]}, mesh, min_size=64))
+    assert found["text_encoder/embedding/embedding"] == P("tensor", "fsdp")
+    fsdp = make_mesh({"data": 2, "fsdp": 4, "tensor": 1, "sequence": 1})
+    found = specs(placement.param_shardings(tables, fsdp, min_size=64))
+    assert found["text_encoder/embedding/embedding"] == P("fsdp", None)  # 6 does not divide
+    assert found["other/embedding"] == P("fsdp", None)
+
+
 def test_optimizer_state_follows_parameters(mesh):
     tx = optax.partition(
         {

@@ -1,0 +1,147 @@
+"""What each step towards less memory and time of a two-tower model on 16 TPU v5e gave, by the compiler.
+
+    python -m experiments.planning.target           # compiles what target.json does not have yet
+    python -m experiments.planning.target --write   # and puts the table into docs/tpu.md
+
+It needs the TPU compiler, as `experiments.planning.measure` does. A row takes minutes of two cores; it may
+be stopped at any time. Rows 'without' compile the step with that part turned off, as on any other device.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from unittest import mock
+
+from mmjax.files import write_json
+from mmjax.planning import topology
+
+ROOT = pathlib.Path(__file__).parents[2]
+PAGE, PLANS = ROOT / "docs" / "tpu.md", pathlib.Path(__file__).parent / "target.json"
+BEGIN, END = "<!-- Written by experiments.planning.target; do not edit. -->", "<!-- End. -->"
+
+CHIPS, BATCH_PER_CHIP = "v5e:4x4", 128
+CONFIG = "configs/siglip.py:img=B/16,data=pairs.jsonl"
+SETTINGS = {"data.tokenizers.default.vocab_size": "32000", "scan": "true", "remat": "false"}
+SPLIT = {"mesh.data": "1", "mesh.fsdp": "16"}
+
+# What this package does on TPUs alone, or under `fsdp` -> the functions that decide it.
+PARTS = {
+    "kernel": ("mmjax.layers.attention.fits_tpu_kernel",),
+    "heads as parts of vectors": ("mmjax.layers.attention.compiles_for_tpu",),
+    "norms in one pass": ("mmjax.layers.norms.compiles_for_tpu",),
+    "parameters gathered by block": ("mmjax.layers.transformer.gathers",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One compilation.
+
+    Attributes:
+      name: in the table.
+      settings: further keys of the config.
+      without: of `PARTS`.
+    """
+
+    name: str
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    without: tuple[str, ...] = ()
+
+
+EVERYTHING = tuple(PARTS)
+ROWS = (
+    Row("nothing special for TPUs", without=EVERYTHING),
+    Row("nothing special, `remat=elementwise`", {"remat": "elementwise"}, EVERYTHING),
+    Row("kernel", without=EVERYTHING[1:3]),
+    Row("kernel, heads as parts of vectors, norms in one pass"),
+    Row("all of these, `remat=dots_with_no_batch_dims`", {"remat": "dots_with_no_batch_dims"}),
+    Row("all of these, `remat=elementwise`", {"remat": "elementwise"}),
+    Row("all of these, `remat=elementwise`, `fsdp=16`", {"remat": "elementwise", **SPLIT}),
+    Row(
+        "all of these, `remat=elementwise`, `fsdp=16`, parameters left to the compiler",
+        {"remat": "elementwise", **SPLIT},
+        ("parameters gathered by block",),
+    ),
+    Row(
+        "all of these, `remat=elementwise`, loss in chunks of 64",
+        {"remat": "elementwise", "objectives.contrastive.chunk_size": "64"},
+    ),
+    Row("all of these, `remat=true`", {"remat": "true"}),
+)
+# What is compiled first, where time is short.
+ORDER = (6, 5, 0, 3, 1, 9, 8, 4, 7, 2)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/tpu.md")
+    parser.add_argument("--only-write", action="store_true", help="as --write, and compile nothing")
+    flags = parser.parse_args()
+    plans = json.loads(PLANS.read_text(encoding="utf-8")) if PLANS.is_file() else {}
+    if not flags.only_write:
+        chips = topology.parse(CHIPS)
+        topology.prepare_process([chips])
+        from mmjax.planning.plan import Job, make_plan
+
+        for row in (ROWS[i] for i in ORDER):
+            if row.name in plans:
+                continue
+            job = Job(CONFIG, SETTINGS | dict(row.settings), chips, BATCH_PER_CHIP)
+            with turned_off(row.without):
+                plans[row.name] = make_plan(job)
+            write_json(PLANS, plans)
+    text = page(plans)
+    print(text)
+    if flags.write or flags.only_write:
+        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def turned_off(parts: tuple[str, ...]) -> Iterator[None]:
+    """Inside, these `PARTS` are as on any other device."""
+    with contextlib.ExitStack() as stack:
+        for function in (function for part in parts for function in PARTS[part]):
+            stack.enter_context(mock.patch(function, lambda *_: False))
+        yield
+
+
+def page(plans: Mapping[str, Any]) -> str:
+    """What stands in docs/tpu.md."""
+    from mmjax.planning.table import GIB
+
+    made = [(row.name, plans[row.name]) for row in ROWS if row.name in plans]
+    versions = sorted({f"{name} {v}" for _, plan in made for name, v in plan["versions"].items()})
+    head = ["what", "fits", "a chip, GiB", "of these temporaries", "estimated cycles, millions"]
+    head += ["of products alone", "sent by a chip, MiB", "memory traffic, GB"]
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    for name, plan in made:
+        if not plan["fits"]:
+            lines.append([name, "no", f"{plan['needed_bytes'] / GIB:.2f}", *["-"] * (len(head) - 3)])
+            continue
+        chip = topology.parse(CHIPS).chip
+        products = plan["flops"] / plan["chips"] / chip.peak_flops * chip.clock_hz
+        lines.append(
+            [
+                name,
+                "yes",
+                f"{plan['needed_bytes'] / GIB:.2f}",
+                f"{plan['temp_bytes'] / GIB:.2f}",
+                f"{plan['estimated_cycles'] / 1e6:.0f}",
+                f"{products / 1e6:.0f}",
+                f"{sum(sum(axes.values()) for axes in plan['collective_bytes'].values()) / 2**20:,.0f}",
+                f"{plan['memory_traffic_bytes'] / 1e9:.0f}",
+            ]
+        )
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{', '.join(versions)}. `{CONFIG}` on {CHIPS}, {BATCH_PER_CHIP} pairs a chip.\n\n{table}"
+
+
+if __name__ == "__main__":
+    main()
