@@ -11,7 +11,7 @@ A new transform is a class in the file of its modality and a line in this table.
 
 from __future__ import annotations
 
-from mmjax.data.transforms import audio, common, image, image_augment, naflex, text, video
+from mmjax.data.transforms import audio, common, image, image_augment, naflex, signal, text, video
 
 TRANSFORMS = {
     # any modality
@@ -52,6 +52,10 @@ TRANSFORMS = {
     "pad_silence": audio.PadSilence,
     "standardise_frames": audio.StandardiseFrames,
     "spec_augment": audio.SpecAugment,
+    # signals
+    "detrend": signal.Detrend,
+    "random_roll": signal.RandomRoll,
+    "random_trend": signal.RandomTrend,
     # video
     "decode_video": video.DecodeVideo,
 }
