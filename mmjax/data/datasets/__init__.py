@@ -10,6 +10,7 @@ from mmjax.data.datasets.mnist1d import Mnist1d
 from mmjax.data.datasets.openmoji import OpenMoji
 from mmjax.data.datasets.public import Tfds
 from mmjax.data.datasets.sort_of_clevr import SortOfClevr
+from mmjax.data.datasets.trifeature import Trifeature
 
 DATASETS = {
     "av_digits": AvDigits,
@@ -20,4 +21,5 @@ DATASETS = {
     "openmoji": OpenMoji,
     "sort_of_clevr": SortOfClevr,
     "tfds": Tfds,
+    "trifeature": Trifeature,
 }

@@ -35,6 +35,8 @@ TRANSFORMS = {
     "naflex_patches": naflex.NaflexPatches,
     "random_flip": image_augment.RandomFlip,
     "color_jitter": image_augment.ColorJitter,
+    "random_grayscale": image_augment.RandomGrayscale,
+    "random_blur": image_augment.RandomBlur,
     "rand_augment": image_augment.RandAugment,
     "random_erasing": image_augment.RandomErasing,
     "occlude": image_augment.Occlude,
