@@ -15,6 +15,11 @@ was not run. What was run, on two CPU cores, is much smaller: layers of 64 in g 
 and 24 channels, 1e-3 with a cosine schedule, and 4 epochs of 196,000 questions on images. So a number that is
 not reached says that the small setting does not reach it, and nothing about the paper.
 
+Other differences from the paper: the CNN normalises before its ReLUs and not after them; the last layer of f
+has no ReLU before the classifier; the first kernel of f starts smaller, so that the sum over 625 pairs starts
+as their mean; gradients are clipped at norm 1; and the rows with cross-attention are ours. An MLP on states
+has to sort out objects in random order by itself, which the paper's MLP on a CNN does not.
+
 The rows on **states** see a description of the objects (place, colour and shape, in random order) in place of
 pixels. They are not in the paper, and have no expected numbers: they show the relational part alone, which
 is cheap.
