@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ import numpy as np
 
 from mmjax import components
 from mmjax.errors import ConfigError
+from mmjax.fusion.common import silence
 from mmjax.fusion.stack import Stack
 from mmjax.heads import entries
 from mmjax.model_checks import check_data, check_model
@@ -35,12 +37,14 @@ class Model(nn.Module):
       fusion: adds the entry 'fused'; None adds nothing. One that works inside the encoders (its class
         has `inside = True`) gets a `mmjax.fusion.stack.Stack` per stream and gives all entries.
       heads: by name; each adds its output.
+      views: by name, `schema.View` as mappings.
     """
 
     streams: Mapping[str, str]
     encoders: Mapping[str, nn.Module]
     fusion: nn.Module | None
     heads: Mapping[str, nn.Module]
+    views: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     # Parameters are named by the parts' own names ('image_encoder') and not by these fields.
     preserve_adopted_names: ClassVar[bool] = True
@@ -57,15 +61,40 @@ class Model(nn.Module):
         Returns:
           '<entry>/tokens' `[B, L, D]`, '<entry>/mask' `[B, L]` and '<entry>/pooled' `[B, D]` for
           each stream and for 'fused', and the output of each head under its name. What depends on
-          a missing stream alone is zeros, or means nothing (see `mmjax.heads`).
+          a missing stream alone is zeros, or means nothing (see `mmjax.heads`). All of it again as
+          '<view>/...' for each of the views whose arrays are in the batch.
         """
+        outputs = self._view(batch, train)
+        for name, view in self.views.items():
+            if set(view["streams"].values()) <= set(batch):
+                seen = self._view(self._seen(batch, view), train, view["drop"])
+                outputs |= {f"{name}/{output}": value for output, value in seen.items()}
+        return outputs
+
+    def _view(self, batch: Batch, train: bool, drop: Sequence[str] = ()) -> Outputs:
+        """The outputs for the streams of a batch, some of them dropped."""
         stacks = {stream: self._stack(stream, batch, train) for stream in self.streams}
         if getattr(self.fusion, "inside", False):
-            return self._outputs(self.fusion(stacks, train=train), train)
+            absent = {stream: stacks[stream].without() for stream in drop}
+            return self._outputs(self.fusion({**stacks, **absent}, train=train), train)
         features = {stream: stack.features() for stream, stack in stacks.items()}
+        for stream in drop:  # after its encoder, whose work views share where they read the same
+            mask = jnp.zeros_like(features[stream].mask)
+            features[stream] = silence(features[stream].replace(mask=mask))
         if self.fusion is not None:
             features["fused"] = self.fusion(dict(features), train=train)
         return self._outputs(features, train)
+
+    def _seen(self, batch: Batch, view: Mapping[str, Any]) -> Batch:
+        """The batch with the arrays of other entries in place of the streams' own."""
+        seen = dict(batch)
+        for stream, other in view["streams"].items():
+            for own in self.inputs(stream):
+                name = other + own.removeprefix(stream)
+                seen.pop(own, None)
+                if name in batch:
+                    seen[own] = batch[name]
+        return seen
 
     def encode(self, batch: Batch, streams: Collection[str], *, train: bool = False) -> Outputs:
         """As `__call__`, for some streams only: their entries, and the heads that read only those.
@@ -144,6 +173,7 @@ def assemble(
         },
         fusion=part("fusions", section["fusion"], "fusion") if section["fusion"] else None,
         heads={name: part("heads", head, f"{name}_head") for name, head in section["heads"].items()},
+        views=dict(section.get("views", {})),
     )
 
 

@@ -50,6 +50,25 @@ def check_model(config: Mapping[str, Any]) -> None:
                 "evaluators find outputs and labels by name; rename one of them"
             )
         _check_head(head, f"model.heads.{name}", readable, streams, labels)
+    for name, view in config["model"].get("views", {}).items():
+        _check_name(name, f"model.views.{name}")
+        if name in streams:
+            raise ConfigError(f"model.views.{name}: a stream has this name too; rename one of them")
+        _check_view(view, f"model.views.{name}", streams, config["data"]["streams"])
+
+
+def _check_view(
+    view: Mapping[str, Any], path: str, streams: Mapping[str, Any], data: Collection[str]
+) -> None:
+    if not view["streams"] and not view["drop"]:
+        raise ConfigError(f"{path}: is the model as it is; set streams, drop, or both")
+    for stream, other in view["streams"].items():
+        _known(stream, streams, f"{path}.streams", "model.streams has")
+        _known(other, data, f"{path}.streams.{stream}", "data.streams has")
+    for stream in view["drop"]:
+        _known(stream, streams, f"{path}.drop", "model.streams has")
+    if set(streams) <= set(view["drop"]):
+        raise ConfigError(f"{path}.drop: drops every stream; leave at least one")
 
 
 def check_data(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int], Any]]) -> None:
@@ -74,6 +93,22 @@ def check_data(config: Mapping[str, Any], spec: Mapping[str, tuple[Sequence[int]
                     f"model.streams.{name}.encoder: '{owner['encoder']['type']}' needs '{name}_{further}', "
                     f"which the data does not give; see its transforms for data.streams.{name}"
                 )
+    for view, section in config["model"].get("views", {}).items():
+        for name, other in section["streams"].items():
+            if _shape(spec[name]) != _shape(spec[other]):
+                raise ConfigError(
+                    f"model.views.{view}.streams.{name}: '{other}' is {_written(spec[other])} per example, "
+                    f"expected {_written(spec[name])}, as '{name}' is; give both the same last transforms"
+                )
+
+
+def _shape(entry: tuple[Sequence[int], Any]) -> tuple[list[int], np.dtype]:
+    return list(entry[0]), np.dtype(entry[1])
+
+
+def _written(entry: tuple[Sequence[int], Any]) -> str:
+    shape, dtype = _shape(entry)
+    return f"{dtype} {shape}"
 
 
 def _check_name(name: str, path: str) -> None:

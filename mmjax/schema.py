@@ -112,12 +112,29 @@ class ModelStream:
 
 
 @dataclasses.dataclass(frozen=True)
+class View:
+    """The same model, with the same parameters, on another view of the examples.
+
+    streams: stream of the model -> the entry of `data.streams` that it reads here instead.
+    drop: streams that fusion and heads miss here, as in examples that lack them.
+    """
+
+    streams: dict[str, str] = _empty(dict)
+    drop: list[str] = _empty(list)
+
+
+@dataclasses.dataclass(frozen=True)
 class Model:
-    """streams -> encoders -> fusion (adds the entry 'fused') -> heads (each adds its output)."""
+    """streams -> encoders -> fusion (adds the entry 'fused') -> heads (each adds its output).
+
+    views: by name; each adds all outputs again, as '<view>/<output>'. They are for objectives that
+      compare views, and are left out where their arrays are not there, as in prediction.
+    """
 
     streams: dict[str, ModelStream]
     fusion: component("fusions") | None = None
     heads: dict[str, component("heads")] = _empty(dict)
+    views: dict[str, View] = _empty(dict)
 
 
 @dataclasses.dataclass(frozen=True)

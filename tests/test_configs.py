@@ -24,6 +24,9 @@ ARGUMENTS = {
     "av_digits.py": ["fusion=late_weighted", "fusion=bottleneck,encoders=transformer", "fusion=image"],
     "emoji_fusions.py": ["fusion=late", "fusion=q_former", "fusion=text"],
     "mnist1d.py": ["model=logistic,shuffled", "model=mlp", "model=gru"],
+    "mnist1d_contrastive.py": ["projector=false", "negatives=other"],
+    "sort_of_clevr.py": ["model=mlp,input=states", "model=attention", "size=full"],
+    "trifeature.py": ["method=cross,biased", "method=cross_self", "size=full"],
     "cnn_lstm_concat.py": ["fusion=gated", "fusion=late"],
 }
 REFERENCES = [str(file) for file in FILES] + [

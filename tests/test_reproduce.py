@@ -517,3 +517,14 @@ def test_the_digest_is_of_the_config_as_declared(config_file):
     row = Row("one", "first", str(config_file))
     assert row.config_digest() == dataclasses.replace(row, heading="other").config_digest()
     assert row.config_digest() != dataclasses.replace(row, overrides={"batch_size": "4"}).config_digest()
+
+
+def test_numbers_of_the_log_of_training_are_those_of_its_last_line():
+    history = [
+        {"step": 1, "train/loss": 3.0, "train/part/loss": 1.0},
+        {"step": 2, "train/loss": 2.0, "train/part/loss": 0.5},
+        {"step": 2, METRIC: 0.9},
+    ]
+    wanted = ["train/loss", METRIC, "train/other"]
+    assert runs.last_logged(history, wanted) == {"train/loss": 2.0}
+    assert runs.last_logged([{"step": 1, METRIC: 0.9}], wanted) == {}

@@ -25,6 +25,7 @@ from mmjax.encoders.sequence_reader import SequenceReader
 from mmjax.encoders.spectrogram_transformer import SpectrogramTransformer
 from mmjax.encoders.text_transformer import TextTransformer
 from mmjax.encoders.timesformer import TimeSformer
+from mmjax.encoders.vectors import Vectors
 from mmjax.encoders.video_transformer import VideoTransformer
 from mmjax.encoders.vit import ViT
 from mmjax.encoders.wav2vec2 import Wav2Vec2
@@ -42,6 +43,7 @@ ENCODERS = {
     "rnn": RNN,
     "mlp": MLPEncoder,
     "flatten": Flatten,
+    "vectors": Vectors,
     "audio_transformer": AudioTransformer,
     "spectrogram_transformer": SpectrogramTransformer,
     "whisper": Whisper,

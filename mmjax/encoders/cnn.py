@@ -30,6 +30,8 @@ class CNN(nn.Module):
       groups: most groups that 'group' makes; fewer where the channels do not divide.
       pooling: 'mean' of the grid, or 'grid', a linear map of all its positions, which keeps where
         things are; the size of the images is then fixed.
+      coordinates: whether each token also has the row and the column of its position, from -1 to 1, as
+        two more channels (Santoro et al. 2017, arXiv:1706.01427, section 4); D is then 2 more.
       dropout: rate on the final grid.
       dtype: what it computes in.
     """
@@ -40,6 +42,7 @@ class CNN(nn.Module):
     norm: Literal["group", "batch"] = "group"
     groups: int = 8
     pooling: Literal["mean", "grid"] = "mean"
+    coordinates: bool = False
     dropout: float = 0.0
     dtype: Any = jnp.float32
 
@@ -75,13 +78,22 @@ class CNN(nn.Module):
                     dtype=self.dtype,
                     name=f"stage_{stage}_block_{i}",
                 )(x, real[:, :, None], train)
+        if self.coordinates:
+            x = jnp.concatenate([x, _coordinates(x)], axis=-1)
         tokens = x.reshape(x.shape[0], -1, x.shape[-1])
         tokens = nn.Dropout(self.dropout, deterministic=not train)(tokens)
         mask = full_mask(real, *tokens.shape[:2])
         if self.pooling == "mean":
             return make_features(tokens, mask, mean_pool(tokens, mask))
-        pooled = nn.Dense(self.widths[-1], dtype=self.dtype, name="grid")(tokens.reshape(x.shape[0], -1))
+        pooled = nn.Dense(x.shape[-1], dtype=self.dtype, name="grid")(tokens.reshape(x.shape[0], -1))
         return make_features(tokens, mask, pooled)
+
+
+def _coordinates(x: Float[Array, "B rows columns D"]) -> Float[Array, "B rows columns 2"]:
+    """The row and the column of every position, from -1 to 1."""
+    rows, columns = (jnp.linspace(-1.0, 1.0, n, dtype=x.dtype) for n in x.shape[1:3])
+    grid = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1)
+    return jnp.broadcast_to(grid, (*x.shape[:3], 2))
 
 
 class ConvBlock(nn.Module):

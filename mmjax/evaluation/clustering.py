@@ -43,7 +43,7 @@ class Clustering(Evaluator):
     def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
         from sklearn.cluster import KMeans
 
-        features, labels = labelled_features(context, self.data, self.features, self.label, self.streams)
+        features, labels = labelled_features(context, self.data, [self.features], self.label, self.streams)
         clusters = self.clusters or len(np.unique(labels))
         if not 1 <= clusters <= len(features):
             raise ConfigError(

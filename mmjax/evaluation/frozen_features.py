@@ -24,6 +24,7 @@ class Probe(Evaluator):
 
     Attributes:
       features: output or batch entry `[B, ...]`; each example's numbers are one vector.
+      also: further ones, whose numbers stand behind those of `features`.
       label: batch entry, a class index `[B]`; examples with -1 do not count.
       train: name of the data set it learns from; its streams go through the `eval` transforms.
       name: in the metrics' names; empty takes the label.
@@ -35,20 +36,21 @@ class Probe(Evaluator):
     train: str = "train"
     name: str = ""
     streams: list[str] = dataclasses.field(default_factory=list)
+    also: list[str] = dataclasses.field(default_factory=list)
 
     def needs(self) -> dict[str, set[str]]:
-        entries = {self.features, self.label, *present(*self.streams)}
+        entries = {self.features, *self.also, self.label, *present(*self.streams)}
         return {self.train: entries, self.data: entries}
 
     def examples(self, context: EvalContext, data: str) -> tuple[np.ndarray, np.ndarray]:
         """Features `[n, D]` and labels `[n]` of a data set."""
-        return labelled_features(context, data, self.features, self.label, self.streams)
+        return labelled_features(context, data, [self.features, *self.also], self.label, self.streams)
 
 
 def labelled_features(
-    context: EvalContext, data: str, features: str, label: str, streams: list[str]
+    context: EvalContext, data: str, features: list[str], label: str, streams: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Features `[n, D]` float32 and class indices `[n]` of the examples that have a label.
+    """Features `[n, D]` float32, joined, and class indices `[n]` of the examples that have a label.
 
     Raises:
       ConfigError: when the label is not a class index, or no example has one.
@@ -63,7 +65,8 @@ def labelled_features(
     known = labels >= 0
     if not known.any():
         raise ConfigError(f"evals: no example of '{data}' has the label '{label}' and the streams {streams}")
-    return examples[features][known].reshape(known.sum(), -1).astype(np.float32), labels[known]
+    vectors = [examples[name][known].reshape(known.sum(), -1) for name in features]
+    return np.concatenate(vectors, axis=1).astype(np.float32), labels[known]
 
 
 def probe_scores(group: str, labels: np.ndarray, predictions: np.ndarray) -> Iterator[tuple[str, float]]:

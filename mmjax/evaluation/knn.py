@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Literal
 
 from mmjax.errors import ConfigError
 from mmjax.evaluation.context import EvalContext
@@ -12,15 +13,17 @@ from mmjax.evaluation.frozen_features import Probe, probe_scores
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NearestNeighbours(Probe):
-    """`knn/<name>/accuracy` (with `_low`, `_high`) and `f1_macro` of the k nearest by cosine.
+    """`knn/<name>/accuracy` (with `_low`, `_high`) and `f1_macro` of the k nearest.
 
     The neighbours vote with equal weight; of equally many votes the lower class index wins.
 
     Attributes:
       k: neighbours that vote.
+      metric: what is near: a large 'cosine', or a small 'euclidean' distance.
     """
 
     k: int = 20
+    metric: Literal["cosine", "euclidean"] = "cosine"
 
     def groups(self) -> tuple[str, ...]:
         return (f"knn/{self.name or self.label}",)
@@ -34,5 +37,5 @@ class NearestNeighbours(Probe):
             raise ConfigError(
                 f"knn.k: got {self.k}, expected 1 to {len(features)}, the examples of '{self.train}'"
             )
-        classifier = KNeighborsClassifier(n_neighbors=self.k, metric="cosine").fit(features, labels)
+        classifier = KNeighborsClassifier(n_neighbors=self.k, metric=self.metric).fit(features, labels)
         yield from probe_scores(self.groups()[0], test_labels, classifier.predict(test_features))

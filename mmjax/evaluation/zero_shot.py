@@ -55,7 +55,7 @@ class ZeroShot(Evaluator):
         return (f"zero_shot/{self.label}",)
 
     def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
-        embeddings, labels = labelled_features(context, self.data, self.embedding, self.label, self.streams)
+        embeddings, labels = labelled_features(context, self.data, [self.embedding], self.label, self.streams)
         names = self.classes or context.class_names(self.label)
         if labels.max() >= len(names):
             raise ConfigError(

@@ -19,6 +19,7 @@ from mmjax.fusion.merged_attention import MergedAttention
 from mmjax.fusion.modality_dropout import ModalityDropout
 from mmjax.fusion.perceiver_resampler import PerceiverResampler
 from mmjax.fusion.q_former import QFormer
+from mmjax.fusion.relation import Relation
 from mmjax.fusion.tensor import Tensor
 
 FUSIONS = {
@@ -35,5 +36,6 @@ FUSIONS = {
     "modality_dropout": ModalityDropout,
     "perceiver_resampler": PerceiverResampler,
     "q_former": QFormer,
+    "relation": Relation,
     "tensor": Tensor,
 }

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from mmjax.errors import ConfigError
 from mmjax.fusion.common import silence
@@ -35,6 +36,11 @@ class Stack:
     present: jax.Array
     train: bool
     further: Mapping[str, jax.Array] = dataclasses.field(default_factory=dict)
+
+    def without(self) -> Stack:
+        """The same of a stream that no example has."""
+        nothing = {name: jnp.zeros_like(getattr(self, name)) for name in ("x", "mask", "present")}
+        return dataclasses.replace(self, **nothing)
 
     def features(self) -> Features:
         """The whole encoder at once, as it is without a fusion inside."""

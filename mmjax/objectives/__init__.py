@@ -10,18 +10,22 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mmjax.objectives.comm import CoMM
 from mmjax.objectives.cross_entropy import CrossEntropy
 from mmjax.objectives.infonce import InfoNCE
 from mmjax.objectives.mse import MeanSquaredError
+from mmjax.objectives.nt_xent import NTXent
 from mmjax.objectives.objective import MeanObjective, Metrics, Objective, check, divide
 from mmjax.objectives.sigmoid import Sigmoid
 from mmjax.objectives.vicreg import VICReg
 from mmjax.types import Batch, Outputs
 
 OBJECTIVES = {
+    "comm": CoMM,
     "cross_entropy": CrossEntropy,
     "infonce": InfoNCE,
     "mse": MeanSquaredError,
+    "nt_xent": NTXent,
     "sigmoid": Sigmoid,
     "vicreg": VICReg,
 }

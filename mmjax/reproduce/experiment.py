@@ -82,7 +82,8 @@ class Column:
     """One metric.
 
     Attributes:
-      metric: its name in a run's `result.json`. A row that does not have it gets a dash.
+      metric: its name in a run's `result.json`, or in its log of training ('train/loss', of the last
+        line). A row that does not have it gets a dash.
       heading: in the table.
       scale: what the metric is multiplied by; 100 shows a fraction in percent.
       decimals: digits shown after the point.

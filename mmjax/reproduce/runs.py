@@ -83,7 +83,8 @@ def plan(
     groups = set().union(*(metric_groups(build_evaluators(run.config)) for run in runs))
     if rows is None:
         for column in experiment.columns:
-            if runs and column.metric.rpartition("/")[0] not in groups:
+            trained = column.metric.startswith("train/")
+            if runs and not trained and column.metric.rpartition("/")[0] not in groups:
                 raise ConfigError(
                     f"column '{column.metric}': no row's evals measure it; they measure: "
                     + ", ".join(f"{group}/..." for group in sorted(groups))
@@ -189,10 +190,12 @@ def _train(run: Run) -> str | None:
 
 def _measured(run: Run, metrics: Sequence[str], seen: set[str]) -> dict[str, Any]:
     result = workdir_lib.read_json(run.workdir / workdir_lib.RESULT)
-    seen |= set(result["metrics"])
     measured = record(result, metrics)
     if (run.workdir / "metrics.jsonl").is_file():
-        measured |= step_time(read_run(run.workdir).history, run.config.batch_size)
+        history = read_run(run.workdir).history
+        measured |= step_time(history, run.config.batch_size)
+        measured["metrics"] |= last_logged(history, metrics)
+    seen |= {*result["metrics"], *measured["metrics"]}
     return measured
 
 
@@ -200,6 +203,16 @@ def record(result: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, Any]:
     """What of a run's `result.json` is kept: facts, and those of the metrics that it has."""
     measured = {name: result["metrics"][name] for name in metrics if name in result["metrics"]}
     return {"metrics": measured, **{name: result[name] for name in _FACTS}}
+
+
+def last_logged(history: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> dict[str, float]:
+    """Those of the metrics that the log of training has, 'train/...': their means since the line before the
+    last one.
+    """
+    for line in reversed(history):
+        if "train/loss" in line:
+            return {name: line[name] for name in metrics if name in line and name.startswith("train/")}
+    return {}
 
 
 def step_time(history: Sequence[Mapping[str, Any]], batch_size: int) -> dict[str, float]:

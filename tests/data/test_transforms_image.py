@@ -341,9 +341,30 @@ def test_color_jitter_of_no_strength_changes_nothing():
     assert len(np.unique(jittered)) == 1 and 50 <= jittered[0, 0, 0] <= 150
 
 
+def test_random_grayscale_takes_the_colours_off_as_often_as_told():
+    image = picture()
+    grey = run("random_grayscale", image, probability=1.0)
+    assert grey.shape == image.shape and (grey == grey[..., :1]).all()
+    np.testing.assert_array_equal(run("random_grayscale", image, probability=0.0), image)
+    changed = [(run("random_grayscale", image, seed=seed) != image).any() for seed in range(200)]
+    assert 0.1 < np.mean(changed) < 0.3
+
+
+def test_random_blur_keeps_the_mean_and_takes_contrast_off():
+    image = picture(32, 32)
+    blurred = run("random_blur", image, sigma=[2.0, 2.0], probability=1.0)
+    assert blurred.shape == image.shape and blurred.std() < 0.5 * image.std()
+    assert abs(blurred.mean() - image.mean()) < 3
+    np.testing.assert_array_equal(run("random_blur", image, sigma=[2.0, 2.0], probability=0.0), image)
+    weak = run("random_blur", image, sigma=[0.2, 0.2], probability=1.0)
+    assert weak.std() > blurred.std()
+
+
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
+        ("random_grayscale", {"probability": 2.0}, "random_grayscale.probability: got 2.0, expected 0 to 1"),
+        ("random_blur", {"sigma": [2.0, 1.0]}, "random_blur.sigma"),
         ("resize", {"size": 0}, "resize.size: got 0, expected more than 0"),
         ("random_resized_crop", {"size": 4, "scale": [0.5]}, "random_resized_crop.scale"),
         ("random_resized_crop", {"size": 4, "scale": [0.5, 2.0]}, "random_resized_crop.scale"),

@@ -37,6 +37,7 @@ CASES = {
     "vit_pooler": ("image", {**_VIT, "pooler": True, "attention_biases": ["out"]}),
     "cnn": ("image", {"type": "cnn", "widths": [8, 16]}),
     "cnn_grid": ("image", {"type": "cnn", "widths": [8, 16], "pooling": "grid"}),
+    "cnn_coordinates": ("image", {"type": "cnn", "widths": [8], "coordinates": True, "pooling": "grid"}),
     "cnn_residual": ("image", {"type": "cnn", "widths": [8, 16], "residual": True, "norm": "batch"}),
     "image_descriptors": (
         "image",
@@ -123,6 +124,7 @@ CASES = {
     ),
     "mlp": ("vectors", {"type": "mlp", "widths": [8, 8], "length": 6, "residual": True}),
     "flatten": ("vectors", {"type": "flatten", "length": 6}),
+    "vectors": ("vectors", {"type": "vectors"}),
     "spectrogram_transformer": (
         "mel",
         {

@@ -93,8 +93,8 @@ def small(name, streams=ALL, encoder=None, **settings):
         return cls(small("co_attention", streams, **settings), rate=0.5)
     sizes = {"width": 8, "depth": 1, "heads": 2, "mlp_width": 16, "hidden": [12]}
     sizes |= {"stream_width": 3, "rank": 2, "factors": 2, "queries": 2, "resampler_depth": 1}
-    sizes |= {"bottlenecks": 2, "fusion_layer": 0}
-    sizes |= {"query": streams[-1], "text": streams[-1]} if streams else {"query": "text"}
+    sizes |= {"bottlenecks": 2, "fusion_layer": 0, "relation": [16, 16]}
+    sizes |= dict.fromkeys(("query", "text", "objects"), streams[-1] if streams else "text")
     fusion = cls(**{key: value for key, value in sizes.items() if key in components.fields(cls)} | settings)
     if not getattr(cls, "inside", False):
         return fusion

@@ -9,6 +9,8 @@ from mmjax.data.datasets.mixture import Mixture
 from mmjax.data.datasets.mnist1d import Mnist1d
 from mmjax.data.datasets.openmoji import OpenMoji
 from mmjax.data.datasets.public import Tfds
+from mmjax.data.datasets.sort_of_clevr import SortOfClevr
+from mmjax.data.datasets.trifeature import Trifeature
 
 DATASETS = {
     "av_digits": AvDigits,
@@ -17,5 +19,7 @@ DATASETS = {
     "mixture": Mixture,
     "mnist1d": Mnist1d,
     "openmoji": OpenMoji,
+    "sort_of_clevr": SortOfClevr,
     "tfds": Tfds,
+    "trifeature": Trifeature,
 }

@@ -11,7 +11,7 @@ A new transform is a class in the file of its modality and a line in this table.
 
 from __future__ import annotations
 
-from mmjax.data.transforms import audio, common, image, image_augment, naflex, text, video
+from mmjax.data.transforms import audio, common, image, image_augment, naflex, signal, text, video
 
 TRANSFORMS = {
     # any modality
@@ -35,6 +35,8 @@ TRANSFORMS = {
     "naflex_patches": naflex.NaflexPatches,
     "random_flip": image_augment.RandomFlip,
     "color_jitter": image_augment.ColorJitter,
+    "random_grayscale": image_augment.RandomGrayscale,
+    "random_blur": image_augment.RandomBlur,
     "rand_augment": image_augment.RandAugment,
     "random_erasing": image_augment.RandomErasing,
     "occlude": image_augment.Occlude,
@@ -52,6 +54,10 @@ TRANSFORMS = {
     "pad_silence": audio.PadSilence,
     "standardise_frames": audio.StandardiseFrames,
     "spec_augment": audio.SpecAugment,
+    # signals
+    "detrend": signal.Detrend,
+    "random_roll": signal.RandomRoll,
+    "random_trend": signal.RandomTrend,
     # video
     "decode_video": video.DecodeVideo,
 }

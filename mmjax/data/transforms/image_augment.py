@@ -10,7 +10,7 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
 from mmjax.data.transforms.base import require
 from mmjax.data.transforms.image_ops import crop, is_range, per_image, random_box, require_image
@@ -72,6 +72,50 @@ class ColorJitter:
             return frame
 
         return per_image(jitter, image)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomGrayscale:
+    """Takes the colours off with a probability; the number of channels stays.
+
+    Attributes:
+      probability: how often.
+    """
+
+    probability: float = 0.2
+
+    def __post_init__(self):
+        require(self, "probability", 0 <= self.probability <= 1, "0 to 1")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        image = require_image(self, value)
+        if rng.random() >= self.probability:
+            return image
+        return per_image(lambda frame: ImageEnhance.Color(frame).enhance(0.0), image)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomBlur:
+    """Blurs with a Gaussian with a probability, as in SimCLR (2002.05709).
+
+    Attributes:
+      sigma: smallest and largest standard deviation in pixels, one of which is drawn evenly.
+      probability: how often.
+    """
+
+    sigma: list[float]
+    probability: float = 0.5
+
+    def __post_init__(self):
+        require(self, "sigma", is_range(self.sigma), "[smallest, largest] above 0")
+        require(self, "probability", 0 <= self.probability <= 1, "0 to 1")
+
+    def __call__(self, value: Any, rng: np.random.Generator) -> np.ndarray:
+        image = require_image(self, value)
+        if rng.random() >= self.probability:
+            return image
+        blur = ImageFilter.GaussianBlur(rng.uniform(*self.sigma))
+        return per_image(lambda frame: frame.filter(blur), image)
 
 
 @dataclasses.dataclass(frozen=True)
