@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterator
 
-from mmjax.planning.chips import Chip
+from mmjax.parallel.chips import Chip
 from mmjax.planning.hlo import Computation, Instruction, Program
 
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')

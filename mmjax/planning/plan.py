@@ -78,7 +78,7 @@ def make_plan(job: Job) -> dict[str, Any]:
     if not compilation.fits:
         needed = compilation.needed_bytes
         return plan | {"fits": False, "reason": compilation.reason, "needed_bytes": needed}
-    return plan | _of_program(plan, setup, compilation, job.topology.chip)
+    return plan | _of_program(plan, setup, compilation, job.topology)
 
 
 def _without_compiling(job: Job, setup: Setup, notes: list[str]) -> dict[str, Any]:
@@ -136,12 +136,14 @@ def _without_compiling(job: Job, setup: Setup, notes: list[str]) -> dict[str, An
 
 
 def _of_program(
-    plan: Mapping[str, Any], setup: Setup, compilation: Compilation, chip: Chip | None
+    plan: Mapping[str, Any], setup: Setup, compilation: Compilation, topology: Topology
 ) -> dict[str, Any]:
     memory = compilation.compiled.memory_analysis()
     program = hlo.parse(compilation.compiled.as_text())
     flops = _flops(compilation, program)
-    exchanges = collectives_lib.collectives(program, setup.mesh.shape)
+    chip, slices = topology.chip, topology.slices
+    within = {**setup.mesh.shape, "data": setup.mesh.shape["data"] // slices}
+    exchanges = collectives_lib.collectives(program, within, slices)
     sent: dict[str, dict[str, float]] = {}
     for exchange in exchanges:
         sent.setdefault(exchange.kind, {})[exchange.axes] = exchange.sent_bytes
@@ -165,7 +167,12 @@ def _of_program(
         "estimated_cycles": cycles,
         "notes": notes,
     }
-    links = sum(exchange.sent_bytes for exchange in exchanges)
+    links = sum(exchange.sent_bytes for exchange in exchanges if exchange.axes != collectives_lib.SLICES)
+    if slices > 1:
+        made["notes"] = [
+            *notes,
+            "what slices send each other is counted in bytes, and not in the time",
+        ]
     if chip is not None:
         made["roofline"] = _roofline(plan, chip, flops, made["memory_traffic_bytes"], links)
         if cycles is not None:

@@ -156,3 +156,25 @@ def test_no_such_topology(reference):
     done = plan_for_tpu(f"--config={reference}", "--topology=v5e:3x5")
     assert (done.returncode, done.stdout) == (2, "")
     assert "error: --topology=v5e:3x5: the TPU compiler refuses it" in done.stderr
+
+
+@needs_compiler
+def test_two_slices(reference, tmp_path):
+    out = tmp_path / "plan.json"
+    done = plan_for_tpu(
+        f"--config={reference}",
+        "--topology=2xv5e:2x2",
+        "--config.mesh.fsdp=2",
+        "--batch-per-chip=4",
+        f"--out={out}",
+    )
+    assert done.returncode == 0, done.stderr
+    plan = json.loads(out.read_text())
+    assert plan["chips"] == 8 and plan["mesh"]["data"] == 4
+    between = [item for item in plan["collectives"] if item["axes"] == "slices"]
+    assert sum(item["payload_bytes"] for item in between) > 0  # each slice's part of the gradients
+    assert any("what slices send each other" in note for note in plan["notes"])
+
+    odd = plan_for_tpu(f"--config={reference}", "--topology=2xv5e:2x2", "--config.mesh.fsdp=8")
+    assert odd.returncode == 2
+    assert "error: mesh.data: got 1, expected a multiple of the 2 TPU slices" in odd.stderr
