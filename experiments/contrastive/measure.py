@@ -39,6 +39,7 @@ from mmjax.model import assemble  # noqa: E402
 from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated  # noqa: E402
 from mmjax.training.gradients import make_gradient_function  # noqa: E402
 
+PAGE = pages.DOCS / "contrastive.md"
 BATCHES = (512, 1024, 2048, 4096, 8192)
 TIMED_BATCH = 4096
 CACHED_BATCH, MICROBATCHES = 128, (1, 2, 4, 8)
@@ -55,9 +56,7 @@ def main() -> None:
         print(part, end="\n\n", flush=True)
         parts.append(part)
     if write:
-        pages.replace_part(
-            pages.DOCS / "contrastive.md", "experiments.contrastive.measure", "\n\n".join(parts)
-        )
+        pages.replace_part(PAGE, "experiments.contrastive.measure", "\n\n".join(parts))
 
 
 def measure() -> Iterator[str]:

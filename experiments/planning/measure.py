@@ -15,12 +15,11 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from experiments import pages
 from mmjax.files import write_json
 from mmjax.planning import topology
 
-ROOT = pathlib.Path(__file__).parents[2]
-PAGE, PLANS = ROOT / "docs" / "plan.md", pathlib.Path(__file__).parent / "plans.json"
-BEGIN, END = "<!-- Written by experiments.planning.measure; do not edit. -->", "<!-- End. -->"
+PAGE, PLANS = pages.DOCS / "plan.md", pathlib.Path(__file__).parent / "plans.json"
 
 CONFIG = "configs/siglip.py:img={},data=pairs.jsonl"
 # SentencePiece's vocabulary in the paper; and one block per stack, which takes less time to compile.
@@ -65,8 +64,7 @@ def main() -> None:
     text = page(plans)
     print(text)
     if flags.write or flags.only_write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        pages.replace_part(PAGE, "experiments.planning.measure", text)
 
 
 def key(size: str, chips: str, further: Mapping[str, str]) -> str:

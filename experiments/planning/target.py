@@ -18,12 +18,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
+from experiments import pages
 from mmjax.files import write_json
 from mmjax.planning import topology
 
-ROOT = pathlib.Path(__file__).parents[2]
-PAGE, PLANS = ROOT / "docs" / "tpu.md", pathlib.Path(__file__).parent / "target.json"
-BEGIN, END = "<!-- Written by experiments.planning.target; do not edit. -->", "<!-- End. -->"
+PAGE, PLANS = pages.DOCS / "tpu.md", pathlib.Path(__file__).parent / "target.json"
 
 CHIPS, BATCH_PER_CHIP = "v5e:4x4", 128
 CONFIG = "configs/siglip.py:img=B/16,data=pairs.jsonl"
@@ -99,8 +98,7 @@ def main() -> None:
     text = page(plans)
     print(text)
     if flags.write or flags.only_write:
-        before, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+        pages.replace_part(PAGE, "experiments.planning.target", text)
 
 
 @contextlib.contextmanager
