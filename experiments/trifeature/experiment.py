@@ -22,7 +22,8 @@ coarser there, or they would be lost in so few pixels, and augmentation does not
 follow the description of the data set and are not those of its authors. So the ladder is what has to hold;
 numbers below those expected say nothing about the paper.
 
-Synergy is probed on as many pairs that agree as pairs that do not.
+Synergy is probed on as many pairs that agree as pairs that do not. Rows that say nothing were not run to the
+end.
 """
 
 SOURCE = "arXiv:2409.07402, figure 4, full setting"
