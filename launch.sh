@@ -116,7 +116,7 @@ main() {
       install "$kind"
       if [ "$verb" = plan ] && [ "$kind" != tpu ]; then
         for argument; do
-          case "$argument" in --topology=*v[0-9]*:* | *v[0-9]*:*) install_tpu_compiler ;; esac
+          case "$argument" in --topology=v[0-9]*:* | --topology=[0-9]*xv[0-9]*:* | v[0-9]*:* | [0-9]*xv[0-9]*:*) install_tpu_compiler ;; esac
         done
       fi
       [ "$verb" != bench ] || install reference # PyTorch, with which it compares

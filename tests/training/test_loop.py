@@ -221,7 +221,7 @@ def test_an_observer_sees_evaluations_on_the_way_and_may_end_the_run(whole, conf
         seen.append((step, metrics["classification/colour_logits/accuracy"]))
         assert tiny.metrics_lines(tmp_path)[-1] == {"step": step, **metrics}
 
-    loop.train(config, tmp_path, observe)
+    loop.train(config, tmp_path, observe=observe)
     lines = [line for line in tiny.metrics_lines(tmp_path) if "classification/colour_logits/accuracy" in line]
     assert seen == [(5, lines[0]["classification/colour_logits/accuracy"])]  # and not the one at the end
     assert_ended_as(whole, tmp_path)
@@ -230,7 +230,7 @@ def test_an_observer_sees_evaluations_on_the_way_and_may_end_the_run(whole, conf
         raise Killed
 
     with pytest.raises(Killed):
-        loop.train(config, tmp_path / "b", stop)
+        loop.train(config, tmp_path / "b", observe=stop)
     assert not (tmp_path / "b" / "result.json").exists()
     assert run(config, tmp_path / "b") == [4, 5, 6, 7, 8, 9]  # from the checkpoint before
     assert_ended_as(whole, tmp_path / "b")
