@@ -159,7 +159,10 @@ def test_tests_run_on_the_cpu(checkout, tmp_path):
     assert checkout.calls == ["-m pytest -n 0 --dist=loadfile"]
 
 
-@pytest.mark.parametrize("topology", [("--topology=v5e:4x4",), ("--topology", "v5p:2x2x1"), ("--topology=2xv5e:4x4",)])
+TOPOLOGIES = [("--topology=v5e:4x4",), ("--topology", "v5p:2x2x1"), ("--topology=2xv5e:4x4",)]
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_the_tpu_compiler_has_a_folder_of_its_own(checkout, topology):
     done = checkout.run("plan", "--config=configs/v1.py:a=1", *topology)
     assert "installing the TPU compiler (once)" in done.stderr
