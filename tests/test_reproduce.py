@@ -413,6 +413,7 @@ def trained(monkeypatch):
 
 
 def test_a_budget_starts_what_would_end_in_time(config_file, place, tmp_path, monkeypatch, trained, digests):
+    (place / "experiment.py").write_text("")
     quick, slow = (Row(name, name, str(config_file)) for name in ("quick", "slow"))
     monkeypatch.setattr(experiment, "load", lambda name: declared(quick, slow))
     verb = ["reproduce", "colours", f"--workdir={tmp_path / 'runs'}", "--budget=40s"]
@@ -433,6 +434,9 @@ def test_all_experiments_the_shortest_first(config_file, place, tmp_path, monkey
         name: declared(Row(name, name, str(config_file), needs=needs), seeds=[0])
         for name, needs in {"slow": "", "unknown": "", "quick": "", "pod": "a pod"}.items()
     }
+    for name in tables:
+        (place.parent / name).mkdir()
+        (place.parent / name / "experiment.py").write_text("")
     for name in ("slow", "quick"):
         write_json(place.parent / name / "results.json", known_results(name, 0.1))
     monkeypatch.setattr(experiment, "names", lambda: list(tables))
@@ -444,12 +448,53 @@ def test_all_experiments_the_shortest_first(config_file, place, tmp_path, monkey
         main.dispatch(["reproduce", "pod", f"--workdir={tmp_path / 'runs2'}"])
 
 
+def test_an_error_does_not_take_the_place_of_a_result(place, digests):
+    (place / "experiment.py").write_text("")
+    one, good = declared(), measured(0.5)["0"]
+    folder.add_result("colours", one, "one", 0, good)
+    table = folder.add_result("colours", one, "one", 0, {"error": "no luck", "config_digest": "digest"})
+    assert table.finished() == [good] and folder.read_results("colours")["one"]["0"] == good
+    table = folder.add_result("colours", one, "one", 0, {"error": "no luck", "config_digest": "newer"})
+    assert table.failed() and "no luck" in (place / "README.md").read_text()
+    table = folder.add_result("colours", one, "one", 0, good)
+    assert table.finished() == [good]
+
+
+def test_what_others_have_measured_meanwhile_stays(place, digests):
+    (place / "experiment.py").write_text("")
+    for row in ("one", "two"):  # as two processes, which know nothing of each other
+        for seed, found in measured(0.5, 0.6).items():
+            folder.add_result("colours", declared(), row, int(seed), found)
+    assert {row: set(seeds) for row, seeds in folder.read_results("colours").items()} == {
+        "one": {"0", "1"},
+        "two": {"0", "1"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "code", "expected"),
+    [
+        ("error: config.seed: wrong\n", 2, "config.seed: wrong"),
+        ("Traceback\n  x\njax.errors.JaxRuntimeError: no memory\n---\nFor simplicity, JAX has\n", 1, None),
+        ("step 300/900  loss 0.3\n", -9, "was killed by signal 9"),
+        ("", 1, "ended without a word"),
+    ],
+)
+def test_what_is_said_of_a_process_that_failed(tmp_path, written, code, expected):
+    log = tmp_path / "log"
+    earlier = "error: of an earlier attempt\n"
+    log.write_text(earlier + written)
+    expected = expected or "jax.errors.JaxRuntimeError: no memory"
+    assert children_lib.what_went_wrong(log, len(earlier), code) == expected
+
+
 @pytest.mark.slow
 def test_several_runs_at_a_time_are_processes_of_their_own(config_file, place, tmp_path, monkeypatch):
     rows = [
         Row("good", "good", str(config_file)),
         Row("bad", "bad", str(config_file), overrides={"optimizer.schedule.peak": "1e38"}),
     ]
+    (place / "experiment.py").write_text("")
     monkeypatch.setattr(experiment, "load", lambda name: declared(*rows))
     verb = ["reproduce", "colours", f"--workdir={tmp_path / 'runs'}", "--jobs=2"]
     with pytest.raises(MmjaxError, match="2 runs failed .bad, seed .: step .: not finite"):
@@ -491,6 +536,7 @@ def test_failed_runs_make_the_verb_fail(config_file, place, tmp_path, monkeypatc
         raise MmjaxError("no luck")
 
     monkeypatch.setattr(runs, "train", train)
+    (place / "experiment.py").write_text("")
     monkeypatch.setattr(experiment, "load", lambda name: declared(Row("one", "first", str(config_file))))
     with pytest.raises(MmjaxError, match=r"2 runs failed \(one, seed 0: no luck\)"):
         main.dispatch(["reproduce", "colours", f"--workdir={tmp_path / 'runs'}"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -59,6 +60,7 @@ class Children:
         env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ
         env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.absolute()))
         with log.open("ab") as output:
+            begin = output.tell()
             with self._lock:
                 if self._stopping:
                     raise Preempted("stopped by SIGTERM; start again to go on")
@@ -73,7 +75,7 @@ class Children:
         if code == _PREEMPTED or (code and self._stopping):
             self._stop()
             raise Preempted("stopped by SIGTERM; start again to go on")
-        return _last_line(log) if code else None
+        return what_went_wrong(log, begin, code) if code else None
 
     def _stop(self, number: int | None = None, frame: FrameType | None = None) -> None:
         self._stopping = True
@@ -85,6 +87,18 @@ def _command(row: Row, seed: int, workdir: pathlib.Path) -> list[str]:
     return [sys.executable, "-m", "mmjax", *row.arguments(seed), f"--workdir={workdir.absolute()}"]
 
 
-def _last_line(log: pathlib.Path) -> str:
-    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].removeprefix("error: ") if lines else "ended without a word"
+def what_went_wrong(log: pathlib.Path, begin: int, code: int) -> str:
+    """One line about a process that has failed.
+
+    Args:
+      log: what it has written, and others before it.
+      begin: where its part begins, in bytes.
+      code: what it ended with; the negative number of the signal that killed it.
+    """
+    if code < 0:
+        return f"was killed by signal {-code}"
+    text = log.read_bytes()[begin:].decode(errors="replace")
+    found = re.findall(r"^(?:error: )?(.*\S)", text, re.MULTILINE)
+    ours = re.findall(r"^error: (.*\S)", text, re.MULTILINE)
+    bugs = re.findall(r"^((?:\w+\.)*\w+(?:Error|Exception)\b.*)", text, re.MULTILINE)
+    return [*["ended without a word"], *found[-1:], *bugs[-1:], *ours[-1:]][-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Mapping
 
@@ -9,7 +10,8 @@ from mmjax.errors import DataError
 from mmjax.files import write_json, write_text
 from mmjax.reproduce import experiment as experiments
 from mmjax.reproduce import export, page, plot
-from mmjax.reproduce.measured import Measured, Results
+from mmjax.reproduce.experiment import Experiment
+from mmjax.reproduce.measured import Measured
 
 RESULTS = "results.json"
 
@@ -38,15 +40,35 @@ def computed(name: str, measured: Measured) -> dict[str, str]:
     return files
 
 
-def write(name: str, measured: Measured, results: Results | None = None) -> None:
-    """Writes what is computed, and before it the results where they are new."""
-    folder = experiments.EXPERIMENTS / name
-    if results is not None:
-        write_json(folder / RESULTS, results)
+def write(name: str, measured: Measured) -> None:
+    """Writes what is computed."""
     for file, text in computed(name, measured).items():
-        write_text(folder / file, text)
+        write_text(experiments.EXPERIMENTS / name / file, text)
 
 
-def with_result(results: Results, row: str, seed: int, measured: Mapping) -> dict:
-    """Results with those of one run new."""
-    return {**results, row: {**results.get(row, {}), str(seed): dict(measured)}}
+def add_result(name: str, experiment: Experiment, row: str, seed: int, found: Mapping) -> Measured:
+    """Puts one run into the results, and writes all files anew.
+
+    Others may do the same at the same time, on this machine. An error does not take the place of what the
+    same config gave before.
+
+    Args:
+      name: of the experiment's directory.
+      experiment: as declared there.
+      row, seed: which run.
+      found: what was measured in it, or its error.
+
+    Returns:
+      The experiment with all results there are now.
+    """
+    with (experiments.EXPERIMENTS / name / "experiment.py").open("rb") as declared:
+        fcntl.flock(declared, fcntl.LOCK_EX)  # until the file is closed
+        results = read_results(name)
+        before = results.get(row, {}).get(str(seed), {"error": ""})
+        same = before.get("config_digest") == found["config_digest"]
+        if not ("error" in found and "error" not in before and same):
+            results = {**results, row: {**results.get(row, {}), str(seed): dict(found)}}
+            write_json(experiments.EXPERIMENTS / name / RESULTS, results)
+        measured = Measured(experiment, results)
+        write(name, measured)
+        return measured

@@ -96,6 +96,7 @@ def train(
     first_process = jax.process_index() == 0
     # All processes save together; an error that came to one of several leaves the others in the step.
     alone = jax.process_count() == 1
+    lock = workdir_lib.lock(workdir) if first_process else contextlib.nullcontext()
     if first_process:
         workdir_lib.write_inputs(workdir, config, data.facts(), setup.pipeline.spec(), data.tokenizers)
     metrics_log = workdir_lib.MetricsLog(workdir, step, config.log, config, writes=first_process)
@@ -121,6 +122,7 @@ def train(
         return metrics
 
     with (
+        lock,
         contextlib.closing(checkpoints),
         contextlib.closing(metrics_log),
         prefetch(

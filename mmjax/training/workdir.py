@@ -13,10 +13,12 @@ launch/         the job's script and its log, of runs that launch.sh --on=slurm 
 searches/       pictures of what `search` found
 plan.json       what `plan` said of the run before it started
 profile/        traces of JAX's profiler
+.lock           held by the process that trains here
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import json
 import pathlib
@@ -25,7 +27,7 @@ import subprocess
 import uuid
 from collections.abc import Mapping
 from importlib import metadata
-from typing import Any
+from typing import IO, Any
 
 from mmjax import components, schema
 from mmjax import config as config_lib
@@ -33,6 +35,7 @@ from mmjax.errors import ConfigError, DataError
 from mmjax.files import write_json, write_text
 
 CONFIG, DATA, RESULT, PLAN = "config.json", "data.json", "result.json", "plan.json"
+_LOCK = ".lock"
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -54,9 +57,36 @@ def check_place(workdir: pathlib.Path) -> None:
         return
     # A process that was killed while writing the first file may have left its partial file, a job begins
     # with its script and log there, and a run may have been planned.
-    before = ("launch", PLAN)
+    before = ("launch", PLAN, _LOCK)
     if any(not path.name.endswith(".partial") and path.name not in before for path in workdir.iterdir()):
         raise ConfigError(f"--workdir={workdir}: is not empty and not a run; choose another directory")
+
+
+def lock(workdir: pathlib.Path) -> IO[str]:
+    """Keeps other processes of this machine from training in `workdir`, which is made where it is missing.
+
+    Returns:
+      What to close when it is over; the end of the process does it too, however it ends.
+
+    Raises:
+      ConfigError: another process trains there, or nothing can be written.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / _LOCK).open("w")
+    except OSError as error:
+        raise ConfigError(f"--workdir={workdir}: cannot be written ({error}); choose another") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise ConfigError(
+            f"--workdir={workdir}: another process is training there; wait until it ends, or choose another "
+            "directory"
+        ) from None
+    except OSError:  # a file system without locks
+        pass
+    return file
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -47,6 +47,14 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         if (out / file).exists():
             raise ConfigError(f"--out={out}: holds a {file} already; move it, or choose another directory")
 
+    import jax
+
+    if jax.default_backend() != "cpu":
+        raise ConfigError(
+            f"bench: JAX runs on {jax.default_backend()} here, and what it is compared with on the CPU; "
+            "start it with JAX_PLATFORMS=cpu"
+        )
+
     from mmjax.bench import page
     from mmjax.bench.timing import Settings
 

@@ -105,22 +105,20 @@ def _reproduce(name: str, table: Measured, planned: list[Any], jobs: int, budget
 
     from mmjax.reproduce import runs
 
-    results = folder.read_results(name)
     failures, skipped = [], []
 
     def may_start(run) -> bool:
-        if budget.allows(Measured(table.experiment, results).seconds(run.row)):
+        if budget.allows(table.seconds(run.row)):
             return True
         skipped.append(run)
         return False
 
     def keep(run, measured) -> None:
-        nonlocal results
+        nonlocal table
         if "error" in measured:
             failures.append(f"{run.row.name}, seed {run.seed}: {measured['error']}")
-        results = folder.with_result(results, run.row.name, run.seed, measured)
         if jax.process_index() == 0:
-            folder.write(name, Measured(table.experiment, results), results)
+            table = folder.add_result(name, table.experiment, run.row.name, run.seed, measured)
 
     wanted = [run for run in planned if run.finished or may_start(run)]
     skipped.clear()
@@ -130,7 +128,7 @@ def _reproduce(name: str, table: Measured, planned: list[Any], jobs: int, budget
         runs.check(wanted)
         runs.run_all(table.experiment, planned, keep, jobs=jobs, may_start=may_start)
         if jax.process_index() == 0:
-            _print_table(name, Measured(table.experiment, results))
+            _print_table(name, table)
     else:
         skipped = planned
     if skipped:

@@ -25,6 +25,7 @@ from mmjax.parallel.placement import named_leaves
 from mmjax.training import evaluate as evaluate_lib
 from mmjax.training import loop
 from mmjax.training import setup as setup_lib
+from mmjax.training import workdir as workdir_lib
 from mmjax.training.checkpoints import restore_params
 from mmjax.training.model_flops import model_flops
 
@@ -409,3 +410,12 @@ def test_init_takes_parameters_and_statistics(whole, plain):
 def filled(config):
     data = setup_lib.load_data(config, None)
     return setup_lib.fill_sizes(config, data), data
+
+
+def test_two_processes_do_not_train_in_one_directory(config, tmp_path):
+    with workdir_lib.lock(tmp_path / "run"):
+        with pytest.raises(ConfigError, match="run: another process is training there; wait until it ends"):
+            loop.train(config, tmp_path / "run")
+        assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+    assert run(config, tmp_path / "run", at=2) == [1, 2]  # free again, and not in the way
+    assert run(config, tmp_path / "run", at=2) == [1, 2]
