@@ -30,6 +30,8 @@ _HIDDEN = float(jnp.finfo(jnp.float32).min)
 _TILE = 2**18
 _LANES = 128
 _LONGEST = _TILE // _LANES
+# Bytes of a head's keys on the chip. Twice as many did not always compile (v5e, forward and backward).
+_MOST_KEY_BYTES = 2**20
 _LEAST = 8  # rows of a vector; with fewer the compiler fails
 
 
@@ -37,7 +39,7 @@ def fits_tpu_kernel(query: jax.Array, key: jax.Array, mask: jax.Array | None, bi
     """Whether `tpu_attention` is there for these arrays, on the devices that are compiled for.
 
     It takes masks that hide the same keys from all queries and heads, no bias, heads that fill vectors of
-    128 evenly (on each device), and 8 to 2,048 keys.
+    128 evenly (on each device), and 8 to 2,048 keys, of a head not more than 1 MiB.
     """
     if not compiles_for_tpu():
         return False
@@ -46,7 +48,9 @@ def fits_tpu_kernel(query: jax.Array, key: jax.Array, mask: jax.Array | None, bi
     _, axis = batch_and_head_axes(mesh, query.shape[0], query.shape[2])
     heads = query.shape[2] // (mesh.shape[axis] if axis else 1)
     fits = _together(heads, query.shape[3]) is not None
-    return hides_keys and bias is None and fits and _LEAST <= key.shape[1] <= _LONGEST
+    key_bytes = key.shape[1] * max(_LANES, key.shape[3]) * key.dtype.itemsize
+    short = _LEAST <= key.shape[1] <= _LONGEST and key_bytes <= _MOST_KEY_BYTES
+    return hides_keys and bias is None and fits and short
 
 
 def tpu_attention(

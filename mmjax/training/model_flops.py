@@ -29,6 +29,8 @@ def forward_flops(setup: Setup) -> int:
     """Of the whole batch, see `model_flops`."""
 
     def forward(params, model_state, batch, key):
+        for transform in setup.batch_transforms():
+            batch = transform(batch, jax.random.wrap_key_data(key))
         outputs, _ = setup.model.apply(
             {"params": params, **model_state},
             batch,
@@ -57,6 +59,9 @@ def _equation(equation) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         left = equation.invars[0].aval.shape
         return 2 * equation.outvars[0].aval.size * math.prod(left[i] for i in contracted)
+    if name == "dot_product_attention_fwd_wrapper":  # cuDNN's, which is one operation
+        query, key = (equation.invars[i].aval.shape for i in (0, 1))  # [B, Lq, H, K], [B, Lk, H, K]
+        return 4 * math.prod(query) * key[1]
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval.shape
         spatial = params["dimension_numbers"].rhs_spec  # (out, in, places...)

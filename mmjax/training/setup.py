@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +30,7 @@ from mmjax.training.optimizer import make_optimizer, trainable
 from mmjax.training.schedules import ToSteps, to_steps
 from mmjax.training.state import TrainState, abstract_params, abstract_state, shardings_of
 from mmjax.training.step import make_train_step
+from mmjax.types import Batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,10 +70,13 @@ class Setup:
         """Shapes of the whole batch, over all processes."""
         return _batch_shapes(self.pipeline.spec(), self.config.batch_size)
 
+    def batch_transforms(self) -> list[Callable[[Batch, jax.Array], Batch]]:
+        """What is done to a batch on the devices, in training."""
+        return [components.build("batch_transforms", t) for t in self.config.data.batch_transforms]
+
     def make_train_step(self):
         """The jitted train step, see `mmjax.training.step`."""
         optimizer = self.config.optimizer
-        transforms = [components.build("batch_transforms", t) for t in self.config.data.batch_transforms]
         return make_train_step(
             self.model,
             self.objectives,
@@ -81,7 +85,7 @@ class Setup:
             shardings=shardings_of(self.abstract),
             learning_rate=self.learning_rate,
             accumulate_steps=optimizer.accumulate_steps,
-            batch_transforms=transforms,
+            batch_transforms=self.batch_transforms(),
             ema=optimizer.ema,
             trainable=self.trainable,
         )

@@ -42,7 +42,12 @@ def _measured_peak(dtype: str) -> float:
     rates, size, seconds = [], 512, 0.0
     while seconds < _ENOUGH_SECONDS and size <= _LARGEST:
         matrix = jax.device_put(jnp.ones((size, size), dtype), jax.local_devices()[0])
-        product(matrix, matrix).block_until_ready()
+        try:
+            product(matrix, matrix).block_until_ready()
+        except jax.errors.JaxRuntimeError:  # no memory is left for larger ones
+            if rates:
+                break
+            raise
         seconds = min(_seconds_of(product, matrix) for _ in range(_REPEATS))
         rates.append(2 * size**3 / seconds)
         size *= 2
@@ -72,6 +77,9 @@ class Clock:
         self, before: dict[str, float], step: int, batch_size: int, model_flops: int, peak_flops: float
     ):
         self._before = {"seconds": 0.0, "training_seconds": 0.0} | before
+        # What devices could have done until now; a run may go on on others.
+        earlier = self._before["training_seconds"] * peak_flops
+        self._available = before.get("available_flops", earlier) - earlier
         self._batch_size, self._model_flops, self._peak_flops = batch_size, model_flops, peak_flops
         self._began = time.monotonic()
         self._loop_began: float | None = None
@@ -83,7 +91,8 @@ class Clock:
     def state(self) -> dict[str, float]:
         """To go into a checkpoint."""
         times = {"seconds": self.seconds(), "training_seconds": self._training_seconds()}
-        return times | self._waited
+        available = self._available + times["training_seconds"] * self._peak_flops
+        return times | self._waited | {"available_flops": available}
 
     def seconds(self) -> float:
         """Wall time of the run up to now."""
@@ -101,8 +110,10 @@ class Clock:
     def pause(self) -> Iterator[None]:
         """Leaves out of training time what happens inside."""
         began = time.monotonic()
-        yield
-        self._paused += time.monotonic() - began
+        try:
+            yield
+        finally:
+            self._paused += time.monotonic() - began
 
     def waiting_for_data(self) -> contextlib.AbstractContextManager[None]:
         """Counts what happens inside as waiting for the next batch."""
@@ -137,14 +148,16 @@ class Clock:
             "examples_per_second": steps * self._batch_size / training,
             "model_flops_per_step": self._model_flops,
             "peak_flops_per_second": self._peak_flops,
-            "mfu": self._mfu(steps, training),
+            "mfu": steps * self._model_flops / (self._available + training * self._peak_flops),
         } | self._waited
 
     @contextlib.contextmanager
     def _waiting(self, name):
         began = time.monotonic()
-        yield
-        self._waited[name] += time.monotonic() - began
+        try:
+            yield
+        finally:
+            self._waited[name] += time.monotonic() - began
 
     def _mfu(self, steps, seconds):
         """Model FLOPs utilisation (Chowdhery et al. 2022, arXiv:2204.02311, appendix B)."""

@@ -63,6 +63,7 @@ def test_no_pair_is_there_twice_and_they_are_the_same_every_time(data_dir):
     np.testing.assert_array_equal(one._pairs, other._pairs)
     assert one.fingerprint == other.fingerprint != pairs(data_dir, pairs=400).fingerprint
     assert len({tuple(pair) for pair in one._pairs.tolist()}) == 500
+    assert (one._pairs[:, 0] != one._pairs[:, 1]).all()
 
 
 @pytest.mark.parametrize(("agreeing", "share"), [("all", 1.0), ("half", 0.5)])

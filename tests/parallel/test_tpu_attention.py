@@ -151,6 +151,9 @@ def test_which_arrays_it_takes(monkeypatch):
         assert not fits(query[:, :, :1], query[:, :, :1], None, None)
         assert not fits(query, jnp.zeros((BATCH, 2049, 2, 64)), None, None)
         assert not fits(query, jnp.zeros((BATCH, 7, 2, 64)), None, None)
+        wide = jnp.zeros((BATCH, 2048, 2, 256), jnp.bfloat16)  # 1 MiB of a head's keys
+        assert fits(wide, wide, None, None)
+        assert not fits(wide.astype(jnp.float32), wide.astype(jnp.float32), None, None)
 
 
 COMPILE = """

@@ -5,6 +5,7 @@ import json
 import jax
 import planned
 import pytest
+from jax.extend.core import Primitive
 
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
@@ -105,6 +106,22 @@ def test_products_of_a_traced_function():
     shapes = [(4, 8), (8, 8), (2, 8, 8, 3), (2, 2, 3, 5)]
     jaxpr = jax.make_jaxpr(run)(*(jax.ShapeDtypeStruct(shape, "float32") for shape in shapes)).jaxpr
     assert count(jaxpr) == 8 * 2 * 4 * 8 * 8 + 2 * (2 * 4 * 4 * 5) * (2 * 2 * 3)
+
+
+def test_a_kernel_of_cudnn_counts_as_its_two_products():
+    kernel = Primitive("dot_product_attention_fwd_wrapper")
+    kernel.def_abstract_eval(lambda query, key, value: query)
+    query, key = (jax.ShapeDtypeStruct(shape, "bfloat16") for shape in ((2, 64, 4, 32), (2, 48, 4, 32)))
+    jaxpr = jax.make_jaxpr(kernel.bind)(query, key, key).jaxpr
+    assert count(jaxpr) == 2 * (2 * 4 * 64 * 48 * 32) * 2
+
+
+def test_losses_that_want_transformed_labels_are_counted(reference):
+    """MixUp makes soft labels, on which each class may be a yes or no."""
+    mixed = '[{"type": "mixup", "labels": {"colour": 4}, "stream": "image"}]'
+    changes = {"data.batch_transforms": mixed, "objectives.colour.multi_label": "true"}
+    config = config_lib.resolve(reference, changes)
+    assert forward_flops(make_setup(config, stand_in.load(config), jax.devices()[:1])) > 0
 
 
 def test_without_a_compiler_only_what_the_shapes_say(reference):

@@ -83,6 +83,29 @@ def test_where_the_time_of_a_run_goes(monkeypatch):
     }
 
 
+def test_a_run_that_went_on_on_other_devices_is_measured_against_both(monkeypatch):
+    now = Time(monkeypatch)
+    first = speed.Clock({}, 0, 8, model_flops=1000, peak_flops=8000.0)
+    with first.training():
+        now.now += 10  # 20 steps, a quarter of the peak
+        carried = first.state()
+    second = speed.Clock(carried, 20, 8, model_flops=1000, peak_flops=1000.0)
+    with second.training():
+        now.now += 20  # 10 steps, half of it
+        assert second.facts(30)["train/mfu"] == 0.5
+    assert second.summary(30)["mfu"] == pytest.approx(30_000 / (10 * 8000 + 20 * 1000))
+
+
+def test_what_fails_is_no_training_time(monkeypatch):
+    now = Time(monkeypatch)
+    clock = speed.Clock({}, 0, 8, model_flops=1000, peak_flops=4000.0)
+    with clock.training():
+        with pytest.raises(ValueError), clock.pause():
+            now.now += 5
+            raise ValueError
+        assert clock.state()["training_seconds"] == 0.0
+
+
 def test_a_clock_of_an_older_checkpoint_has_not_waited():
     clock = speed.Clock({"seconds": 3.0, "training_seconds": 2.0}, 5, 8, 1000, 4000.0)
     assert clock.summary(5)["data_seconds"] == 0.0 and clock.seconds() >= 3.0

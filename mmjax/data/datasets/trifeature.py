@@ -140,7 +140,7 @@ def _draw(labels: dict[str, np.ndarray], pairs: int, agreeing: str) -> tuple[np.
     """
     order = np.argsort(labels["example_id"])
     shape, texture, colour = (labels[name][order] for name in ("shape", "texture", "colour"))
-    allowed = shape[:, None] == shape[None, :]
+    allowed = (shape[:, None] == shape[None, :]) & ~np.eye(len(order), dtype=bool)
     agrees = partners()[texture][:, None] == colour[None, :]
     rng = np.random.default_rng([_SEED, len(order), len(agreeing)])
 
