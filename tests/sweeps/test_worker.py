@@ -9,9 +9,10 @@ import pytest
 from optuna.trial import TrialState
 from sweep_cases import METRIC, Train, begin, score, write_config
 
-from mmjax.errors import Preempted
+from mmjax.errors import NonFiniteError, Preempted
 from mmjax.sweeps import claims, results, worker
 from mmjax.sweeps.study import open_study
+from mmjax.training.signals import StopRequest
 
 C, F, P, R, W = (
     TrialState.COMPLETE,
@@ -184,6 +185,22 @@ def test_sigterm_gives_the_trial_back(study, train):
     train.stop = lambda workdir, step: None
     worker.work(study)
     assert [row.attempts for row in results.collect(study)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [worker.Pruned, NonFiniteError])
+def test_sigterm_is_heard_when_the_training_ends_by_an_error(study, train, error):
+    def stop(workdir, step):
+        with StopRequest():  # as the loop has it around its steps
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise error
+
+    train.stop = stop
+    with pytest.raises(Preempted):
+        worker.work(study)
+    assert states(study) == [R, W, W] and len(train.runs) == 1
+    train.stop = lambda workdir, step: None
+    worker.work(study)
+    assert states(study) == [C, C, C]
 
 
 def test_a_trial_that_another_worker_has_is_left_to_it(study, train, monkeypatch):
