@@ -65,19 +65,18 @@ def open_storage(storage: str, directory: pathlib.Path) -> Any:
             backend = optuna.storages.journal.JournalFileBackend(str(directory / "study.journal"))
             return optuna.storages.JournalStorage(backend)
         if storage == "sqlite":
-            arguments = {"connect_args": {"timeout": _SECONDS}}
             address = f"sqlite:///{(directory / 'study.sqlite3').absolute()}"
-            return optuna.storages.RDBStorage(address, engine_kwargs=arguments)
-        return _postgresql(storage)
+            return _database(storage, address, connect_args={"timeout": _SECONDS})
+        address = storage.replace(_POSTGRESQL, "postgresql+psycopg://", 1)
+        return _database(storage, address, pool_pre_ping=True)
 
 
-def _postgresql(storage: str) -> Any:
+def _database(storage: str, address: str, **arguments: Any) -> Any:
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    address = storage.replace(_POSTGRESQL, "postgresql+psycopg://", 1)
     try:
-        return optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+        return optuna.storages.RDBStorage(address, engine_kwargs=arguments)
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise ConfigError(f"--storage={without_password(storage)}: cannot be used ({reason})") from None

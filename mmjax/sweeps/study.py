@@ -104,7 +104,9 @@ class Study:
     def __init__(self, directory: pathlib.Path, settings: Settings, address: str):
         self.directory, self.settings = directory, settings
         quiet()
-        self._storage = storage_lib.open_storage(address, directory)
+        # Of processes that make the same tables at the same time, all but one fail.
+        with claims.waiting_for(directory / "claims", "study"):
+            self._storage = storage_lib.open_storage(address, directory)
         self._study: optuna.Study | None = None
 
     def fill(self) -> None:
