@@ -46,6 +46,12 @@ def without_password(storage: str) -> str:
     return address.render_as_string(hide_password=False)
 
 
+def local_file(storage: str, directory: pathlib.Path) -> pathlib.Path | None:
+    """The file that a storage keeps in a study's directory; None for PostgreSQL."""
+    names = {"sqlite": "study.sqlite3", "journal": "study.journal"}
+    return directory / names[storage] if storage in names else None
+
+
 def open_storage(storage: str, directory: pathlib.Path) -> Any:
     """Optuna's storage.
 
@@ -62,10 +68,10 @@ def open_storage(storage: str, directory: pathlib.Path) -> Any:
         import optuna
 
         if storage == "journal":
-            backend = optuna.storages.journal.JournalFileBackend(str(directory / "study.journal"))
+            backend = optuna.storages.journal.JournalFileBackend(str(local_file(storage, directory)))
             return optuna.storages.JournalStorage(backend)
         if storage == "sqlite":
-            address = f"sqlite:///{(directory / 'study.sqlite3').absolute()}"
+            address = f"sqlite:///{local_file(storage, directory).absolute()}"
             return _database(storage, address, connect_args={"timeout": _SECONDS})
         address = storage.replace(_POSTGRESQL, "postgresql+psycopg://", 1)
         return _database(storage, address, pool_pre_ping=True)
