@@ -36,6 +36,8 @@ class CmaEs(BaseSampler):
 
     def __init__(self, seed: int, space: Mapping[str, Dimension], population: int = 0):
         self._seed, self._space, self._population = seed, space, population
+        if population == 1:
+            raise ConfigError("--search=cma_es: population: got 1, expected 2 or more, or 0")
         for key, dimension in space.items():
             if isinstance(dimension, Choice):
                 raise ConfigError(

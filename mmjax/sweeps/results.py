@@ -10,6 +10,7 @@ import csv
 import dataclasses
 import io
 import json
+import math
 import pathlib
 import statistics
 import uuid
@@ -107,7 +108,8 @@ class Setting:
     Attributes:
       point: without seed and fold.
       rows: all of its trials.
-      mean, std: of the values of those that finished, `std` of the sample; None where too few did.
+      mean, std: of the values of those that finished, `std` of the sample; None where too few did,
+        `std` also where one is not finite.
       against_best: compared with the best setting, the p value corrected by Holm's method; None for the
         best itself, and without repeats.
     """
@@ -141,7 +143,8 @@ def rank(rows: Sequence[Row], settings: Settings) -> list[Setting]:
     found = []
     for members in groups.values():
         values = [row.value for row in members if row.state == FINISHED]
-        std = statistics.stdev(values) if len(values) > 1 else None
+        finite = all(map(math.isfinite, values))  # of others there is no standard deviation
+        std = statistics.stdev(values) if len(values) > 1 and finite else None
         mean = statistics.mean(values) if values else None
         point = points.setting(members[0].point) if listed else members[0].point
         found.append(Setting(point, members, mean, std))

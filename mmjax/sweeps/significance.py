@@ -28,6 +28,8 @@ from scipy import stats
 # (seed, fold) of a run, None for what is not swept.
 Repeat: TypeAlias = tuple[int | None, int | None]
 
+_ROUNDING = 1e-9  # of the largest value
+
 PAIRED, CORRECTED = "paired t-test", "corrected resampled t-test"
 
 
@@ -38,7 +40,8 @@ class Comparison:
     Attributes:
       difference: mean of the paired differences.
       pairs: how many: seeds, or folds.
-      p: two-sided; None where there are fewer than two pairs, or they do not differ among themselves.
+      p: two-sided; None where there are fewer than two pairs, they do not differ among themselves,
+        or one is not finite.
       test: its name.
     """
 
@@ -68,9 +71,12 @@ def compare(
         return None
     count, mean = len(differences), statistics.mean(differences)
     test = PAIRED if folds is None else CORRECTED
-    variance = statistics.variance(differences) if count > 1 else 0.0
-    if variance == 0.0:
+    largest = max(abs(values[repeat]) for values in (one, other) for repeat in common)
+    spread = max(differences) - min(differences)
+    # Differences that are equal but for rounding are equal; infinite ones have no variance.
+    if count < 2 or not math.isfinite(spread) or spread <= _ROUNDING * largest:
         return Comparison(mean, count, None, test)
+    variance = statistics.variance(differences)
     share = 1 / count if folds is None else 1 / count + 1 / (folds - 1)
     t = mean / math.sqrt(share * variance)
     return Comparison(mean, count, float(2 * stats.t.sf(abs(t), count - 1)), test)

@@ -80,7 +80,10 @@ class Range:
 
     def edges(self) -> list[Any]:
         """Values that stand for all when keys and types are checked."""
-        return [self.low, self.high]
+        if self.whole:
+            return [self.low, self.high]
+        # Fractions, also where the ends are written as whole numbers: what samplers give are fractions.
+        return [float(self.low), float(self.from_unit(0.5)), float(self.high)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,9 +162,9 @@ def _described(dimension: Dimension) -> dict[str, Any]:
 
 
 def from_json(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Dimension]:
-    """What `to_json` described."""
+    """What `to_json` described, by key: samplers draw in this order, which a file need not keep."""
     space: dict[str, Dimension] = {}
-    for key, fields in described.items():
+    for key, fields in sorted(described.items()):
         fields = dict(fields)
         kind = fields.pop("type")
         space[key] = choice(fields["options"]) if kind == "choice" else Range(**fields)

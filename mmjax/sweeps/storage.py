@@ -46,6 +46,12 @@ def without_password(storage: str) -> str:
     return address.render_as_string(hide_password=False)
 
 
+def local_file(storage: str, directory: pathlib.Path) -> pathlib.Path | None:
+    """The file that a storage keeps in a study's directory; None for PostgreSQL."""
+    names = {"sqlite": "study.sqlite3", "journal": "study.journal"}
+    return directory / names[storage] if storage in names else None
+
+
 def open_storage(storage: str, directory: pathlib.Path) -> Any:
     """Optuna's storage.
 
@@ -62,22 +68,21 @@ def open_storage(storage: str, directory: pathlib.Path) -> Any:
         import optuna
 
         if storage == "journal":
-            backend = optuna.storages.journal.JournalFileBackend(str(directory / "study.journal"))
+            backend = optuna.storages.journal.JournalFileBackend(str(local_file(storage, directory)))
             return optuna.storages.JournalStorage(backend)
         if storage == "sqlite":
-            arguments = {"connect_args": {"timeout": _SECONDS}}
-            address = f"sqlite:///{(directory / 'study.sqlite3').absolute()}"
-            return optuna.storages.RDBStorage(address, engine_kwargs=arguments)
-        return _postgresql(storage)
+            address = f"sqlite:///{local_file(storage, directory).absolute()}"
+            return _database(storage, address, connect_args={"timeout": _SECONDS})
+        address = storage.replace(_POSTGRESQL, "postgresql+psycopg://", 1)
+        return _database(storage, address, pool_pre_ping=True)
 
 
-def _postgresql(storage: str) -> Any:
+def _database(storage: str, address: str, **arguments: Any) -> Any:
     import optuna
     from sqlalchemy.exc import SQLAlchemyError
 
-    address = storage.replace(_POSTGRESQL, "postgresql+psycopg://", 1)
     try:
-        return optuna.storages.RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+        return optuna.storages.RDBStorage(address, engine_kwargs=arguments)
     except SQLAlchemyError as error:
         reason = " ".join(str(getattr(error, "orig", None) or error).split())
         raise ConfigError(f"--storage={without_password(storage)}: cannot be used ({reason})") from None

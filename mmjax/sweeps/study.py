@@ -104,7 +104,9 @@ class Study:
     def __init__(self, directory: pathlib.Path, settings: Settings, address: str):
         self.directory, self.settings = directory, settings
         quiet()
-        self._storage = storage_lib.open_storage(address, directory)
+        # Of processes that make the same tables at the same time, all but one fail.
+        with claims.waiting_for(directory / "claims", "study"):
+            self._storage = storage_lib.open_storage(address, directory)
         self._study: optuna.Study | None = None
 
     def fill(self) -> None:
@@ -142,11 +144,17 @@ class Study:
         """The study as Optuna has it; from now on with the sampler of trial `number`, where one is given."""
         settings = self.settings
         if self._study is None:
-            self._study = optuna.load_study(
-                storage=self._storage,
-                study_name=settings.name,
-                pruner=algorithms.make_pruner(settings.pruner),
-            )
+            try:
+                self._study = optuna.load_study(
+                    storage=self._storage,
+                    study_name=settings.name,
+                    pruner=algorithms.make_pruner(settings.pruner),
+                )
+            except KeyError:
+                raise DataError(
+                    f"{self.directory}: its trials are not recorded in {settings.storage}; record them with "
+                    f"sweep --resume --workdir={self.directory}"
+                ) from None
         if number is not None:
             self._study.sampler = algorithms.make_sampler(
                 settings.search, settings.search_seed, number, space.from_json(settings.space)
@@ -188,9 +196,18 @@ def open_study(directory: pathlib.Path, address: str | None = None) -> Study:
       address: of its storage, where it is not to be taken from the settings.
 
     Raises:
-      DataError: there is none, or its settings are damaged.
+      ConfigError: the address is not that of its storage.
+      DataError: there is none, its settings are damaged, or the record of its trials is gone.
     """
     settings = read_settings(directory)
+    if address is not None and storage_lib.without_password(address) != settings.storage:
+        raise ConfigError(
+            f"--storage={storage_lib.without_password(address)}: the sweep in {directory} is recorded in "
+            f"{settings.storage}; leave --storage (or MMJAX_SWEEP_STORAGE) out"
+        )
+    file = storage_lib.local_file(settings.storage, directory)
+    if file is not None and not file.is_file() and (directory / "trials").is_dir():
+        raise DataError(f"{file}: is gone, and with it the record of the trials; choose another directory")
     return Study(directory, settings, address or settings.storage)
 
 

@@ -144,9 +144,7 @@ class Observer:
         """See `mmjax.training.loop.train`."""
         metric = self._settings.metric
         if metric not in metrics:
-            if any(name.rpartition("/")[0] == metric.rpartition("/")[0] for name in metrics):
-                measured(metrics, metric)  # it will not be there at the end either
-            return
+            return  # of another evaluator's round, or not defined there; the end of the training decides
         steps = {s for s, _ in history(self._workdir, metric) if s <= step}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a value reported before, by a worker that died

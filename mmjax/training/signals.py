@@ -7,12 +7,15 @@ import signal
 import jax
 from jax.experimental import multihost_utils
 
+from mmjax.errors import Preempted
+
 
 class StopRequest:
     """Whether the run is to stop after a step, since SIGTERM has come to any of its processes.
 
     One process handles the signal itself, inside the context; the old handler returns after it, and gets
-    the signal then, where it is a function and the run came to its end without a stop. Of
+    the signal then, where it is a function and the run ended in another way than by `Preempted`: at its
+    last step, or by an error. Of
     several processes, JAX's runtime handles it from `jax.distributed.initialize` on: the process that
     gets it tells the others, and all agree on the first step that none of them has begun
     (`multihost_utils.reached_preemption_sync_point`).
@@ -30,7 +33,8 @@ class StopRequest:
     def __exit__(self, *exception) -> None:
         if self._alone:
             signal.signal(signal.SIGTERM, self._previous)
-            if self._requested and exception[0] is None and callable(self._previous):
+            answered = isinstance(exception[1], Preempted)
+            if self._requested and not answered and callable(self._previous):
                 self._previous(signal.SIGTERM, None)
 
     def at(self, step: int) -> bool:

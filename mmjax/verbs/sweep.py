@@ -115,6 +115,7 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
         study = _begin(flags, overrides, names, directory, address or "sqlite")
     else:
         study = study_lib.open_study(directory, address)
+        study.fill()  # what made it may have been killed before all trials were recorded
     if flags.retry_failed:
         study.retry_failed()
 
@@ -144,7 +145,9 @@ def check_elsewhere(flags: argparse.Namespace, overrides: Mapping[str, str], pla
       ConfigError: what was given cannot be run there; nothing is written.
     """
     where = flags.storage
-    if where is None and flags.resume and (pathlib.Path(flags.workdir or "") / SETTINGS).is_file():
+    given = any(getattr(flags, name) is not None for name in _OF_THE_STUDY)
+    as_it_is = flags.resume or (flags.worker and not (given or overrides))
+    if where is None and as_it_is and (pathlib.Path(flags.workdir or "") / SETTINGS).is_file():
         from mmjax.sweeps.study import read_settings
 
         where = read_settings(pathlib.Path(flags.workdir)).storage
@@ -153,7 +156,7 @@ def check_elsewhere(flags: argparse.Namespace, overrides: Mapping[str, str], pla
             f"--on={place}: several workers need --storage=journal or postgresql://...; SQLite's locks do "
             "not hold on the file systems that machines share"
         )
-    if not flags.resume:
+    if not as_it_is:
         _settings(flags, overrides, _names(flags.sweep), flags.storage or "sqlite")
     return flags.workers
 

@@ -129,3 +129,10 @@ def test_what_is_stopped_and_at_which_evaluation(tmp_path, monkeypatch, pruner, 
     trials = study.trials()
     found = {t.number: max(t.intermediate_values) for t in trials if t.state.name == "PRUNED"}
     assert found == stopped
+
+
+def test_a_generation_of_one_is_refused_and_of_two_works():
+    spec = algorithms.read("cma_es:population=1", "--search")
+    with pytest.raises(ConfigError, match="--search=cma_es: population: got 1, expected 2 or more, or 0"):
+        algorithms.make_sampler(spec, 0, 0, SPACE)
+    assert len(run("cma_es:population=2", lambda p: p["a"] ** 2, 6)) == 6

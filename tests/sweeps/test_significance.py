@@ -78,3 +78,18 @@ def test_holm():
     assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
     assert holm([None, 0.5, 0.9]) == [None, 1.0, 1.0]
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-12])
+@pytest.mark.parametrize("folds", [None, 2])
+def test_differences_that_are_equal_but_for_rounding_give_no_p(scale, folds):
+    one, other = {(None, 0): 0.9, (None, 1): 0.8}, {(None, 0): 0.8, (None, 1): 0.7}
+    one, other = ({key: value * scale for key, value in values.items()} for values in (one, other))
+    assert compare(one, other, folds).p is None
+    one[None, 1] = 0.85 * scale
+    assert 0.0 < compare(one, other, folds).p < 1.0
+
+
+def test_a_value_that_is_infinite_gives_no_p():
+    one, other = {(0, None): math.inf, (1, None): 2.0}, {(0, None): 1.0, (1, None): 1.5}
+    assert compare(one, other, None).p is None

@@ -66,3 +66,16 @@ def test_a_space_is_the_same_after_json():
         "d": choice(["x", None, [1, 2], {"type": "film"}]),
     }
     assert from_json(json.loads(json.dumps(to_json(space)))) == space
+
+
+def test_keys_come_in_one_order_whatever_order_they_had():
+    space = {"b": uniform(0.0, 1.0), "a": integers(1, 3)}
+    kept = json.dumps(to_json(space))
+    stored = json.dumps(to_json(space), sort_keys=True)
+    assert list(from_json(json.loads(kept))) == list(from_json(json.loads(stored))) == ["a", "b"]
+
+
+def test_what_stands_for_a_range_of_fractions_are_fractions():
+    edges = uniform(16, 64).edges()
+    assert edges == [16.0, 40.0, 64.0] and all(isinstance(value, float) for value in edges)
+    assert integers(1, 5).edges() == [1, 5]

@@ -8,7 +8,7 @@ from optuna.trial import TrialState
 from sweep_cases import METRIC, begin, settings, write_config
 
 from mmjax.errors import ConfigError, DataError
-from mmjax.sweeps import storage, study
+from mmjax.sweeps import claims, storage, study
 
 
 @pytest.fixture
@@ -119,3 +119,54 @@ def test_storages_that_cannot_be_used(monkeypatch, tmp_path):
     monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match="psycopg is not installed; pip install -r requirements/sweep-post"):
         storage.open_storage("postgresql://me@db.example/sweeps", tmp_path)
+
+
+def test_a_database_is_opened_by_one_process_at_a_time(tmp_path, reference, monkeypatch):
+    """It makes its tables then, which fails where two do it at once."""
+    opened, others = storage.open_storage, []
+
+    def open_storage(address, directory):
+        claim = claims.take(directory / "claims", "study")  # what another process would get
+        others.append(claim)
+        if claim is not None:
+            claim.give_back()
+        return opened(address, directory)
+
+    monkeypatch.setattr(study.storage_lib, "open_storage", open_storage)
+    begin(tmp_path / "s", reference, search="random", trials=1)
+    study.open_study(tmp_path / "s")
+    assert others == [None, None]
+
+
+def test_a_damaged_database_is_told_in_one_line(tmp_path, reference):
+    begin(tmp_path / "s", reference, search="random", trials=1)
+    (tmp_path / "s" / "study.sqlite3").write_bytes(b"no database " * 100)
+    with pytest.raises(
+        ConfigError, match="--storage=sqlite: cannot be used \\(file is not a database"
+    ) as caught:
+        study.open_study(tmp_path / "s")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_study_is_opened_in_its_own_storage_only(tmp_path, reference):
+    made = begin(tmp_path / "s", reference, search="random", trials=1)
+    with pytest.raises(ConfigError, match="--storage=journal: the sweep in .* is recorded in sqlite; leave"):
+        study.open_study(tmp_path / "s", "journal")
+    assert not (tmp_path / "s" / "study.journal").exists()
+    made.workdir(made.trials()[0]).mkdir(parents=True)
+    (tmp_path / "s" / "study.sqlite3").unlink()
+    with pytest.raises(DataError, match="study.sqlite3: is gone, and with it the record of the trials"):
+        study.open_study(tmp_path / "s")
+    assert not (tmp_path / "s" / "study.sqlite3").exists()
+
+
+def test_trials_that_were_never_recorded_are_told(tmp_path, reference):
+    begin(tmp_path / "s", reference, search="random", trials=1)
+    (tmp_path / "s" / "study.sqlite3").unlink()  # as if killed before it was made
+    opened = study.open_study(tmp_path / "s")
+    with pytest.raises(
+        DataError, match="its trials are not recorded in sqlite; record them with sweep --res"
+    ):
+        opened.trials()
+    opened.fill()
+    assert len(opened.trials()) == 1

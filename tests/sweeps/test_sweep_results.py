@@ -194,3 +194,12 @@ def test_a_terminal_is_drawn_anew_and_a_file_gets_what_changes(repeated):
     shown.show(rows)
     assert len(out) == 6
     assert out[0].startswith("trial 0: finished  0.998  optimizer.schedule.peak=0.001, seed=0")
+
+
+def test_an_infinite_value_has_no_spread_and_ends_nothing(tmp_path, train, monkeypatch):
+    study = begin(tmp_path / "s", write_config(tmp_path), sweep=["lr", "seed"], seeds=[0, 1])
+    monkeypatch.setattr("sweep_cases.score", lambda config: float("inf") if config.seed else 0.5)
+    worker.work(study)
+    ranked, _ = report.write_results(study)
+    assert [(setting.mean, setting.std) for setting in ranked] == [(float("inf"), None)] * 2
+    assert ranked[1].against_best.p is None

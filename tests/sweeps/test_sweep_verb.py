@@ -113,6 +113,12 @@ def test_what_cannot_be_run_is_said_in_one_line(run, arguments, code, message):
             ["--search=random", "--trials=2"],
             "total_steps: got '1.0', expected a whole number",
         ),
+        (
+            "from mmjax.sweeps.space import *\n"
+            "def search_space():\n    return {'batch_size': uniform(16, 64)}\n",
+            ["--search=random", "--trials=2"],
+            "batch_size: got '16.0', expected a whole number",
+        ),
         ("", ["--search=random", "--trials=2"], "config.py defines no function search_space()"),
         ("def search_space():\n    return {}\n", ["--search=grid"], "search_space(): is empty"),
     ],
@@ -200,3 +206,28 @@ def test_a_tpu_has_one_worker():
     assert pool.share_devices(1, {"MMJAX_ACCELERATOR": "tpu", "CUDA_VISIBLE_DEVICES": ""}) == [{}]
     with pytest.raises(ConfigError, match="--workers=2: the TPU of a machine belongs to one process"):
         pool.share_devices(2, {"MMJAX_ACCELERATOR": "tpu"})
+
+
+def test_resume_records_the_trials_that_are_missing(run, monkeypatch):
+    """The process that made the study was killed while it recorded them."""
+
+    def killed(self):
+        raise KeyboardInterrupt
+
+    train = Train()
+    monkeypatch.setattr(worker, "train", train)
+    with monkeypatch.context() as patch:
+        patch.setattr("mmjax.sweeps.study.Study.fill", killed)
+        patch.setattr("mmjax.parallel.processes.end_at_once", sys.exit)
+        assert run("--sweep=seed", "--seeds=0,1", M, "--worker", "--workdir=s")[0] == 130
+    code, _, err = run("--resume", "--worker", "--workdir=s")
+    assert code == 0 and len(train.runs) == 2, err
+
+
+def test_a_worker_that_joins_a_study_may_be_launched_elsewhere(tmp_path):
+    """It takes everything from the study, so no other flag is asked for."""
+    flags, overrides = cli.read(["sweep", "--worker", f"--workdir={tmp_path}"])[1:]
+    assert sweep.check_elsewhere(flags, overrides, "slurm") == 1
+    flags, overrides = cli.read(["sweep", "--worker", "--search=tpe", f"--workdir={tmp_path}"])[1:]
+    with pytest.raises(ConfigError):
+        sweep.check_elsewhere(flags, overrides, "slurm")

@@ -3,15 +3,17 @@
 import json
 import os
 import signal
+import types
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 from sweep_cases import METRIC, Train, begin, score, write_config
 
-from mmjax.errors import Preempted
+from mmjax.errors import NonFiniteError, Preempted
 from mmjax.sweeps import claims, results, worker
 from mmjax.sweeps.study import open_study
+from mmjax.training.signals import StopRequest
 
 C, F, P, R, W = (
     TrialState.COMPLETE,
@@ -112,14 +114,18 @@ def test_a_bug_in_one_trial_costs_only_that(study, train):
     assert results.collect(study)[0].error == "ValueError: first line"
 
 
-def test_a_metric_that_is_not_measured_ends_the_trial_at_its_first_evaluation(tmp_path, train):
+def test_a_metric_that_is_not_measured_fails_the_trial_at_its_end(tmp_path, train):
     metric = METRIC.replace("accuracy", "acuracy")
     study = begin(tmp_path / "s", write_config(tmp_path), sweep=["seed"], seeds=[0], metric=metric)
     worker.work(study)
     (row,) = results.collect(study)
     assert "was not measured (did you mean 'classification/colour_logits/accuracy'?)" in row.error
-    lines = (study.workdir(study.trials()[0]) / "metrics.jsonl").read_text().splitlines()
-    assert len(lines) == 1
+
+
+def test_a_metric_that_one_evaluation_does_not_define_is_left_out_there(tmp_path):
+    """The same evaluator gives its others; a number that is not defined yet may be later."""
+    observe = worker.Observer(None, types.SimpleNamespace(metric=METRIC), tmp_path)
+    observe(1, {METRIC.replace("accuracy", "balanced_accuracy"): 0.5})  # a report would fail: no trial
 
 
 def test_a_killed_workers_trial_goes_on_where_it_was(study, train):
@@ -184,6 +190,22 @@ def test_sigterm_gives_the_trial_back(study, train):
     train.stop = lambda workdir, step: None
     worker.work(study)
     assert [row.attempts for row in results.collect(study)] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("error", [worker.Pruned, NonFiniteError])
+def test_sigterm_is_heard_when_the_training_ends_by_an_error(study, train, error):
+    def stop(workdir, step):
+        with StopRequest():  # as the loop has it around its steps
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise error
+
+    train.stop = stop
+    with pytest.raises(Preempted):
+        worker.work(study)
+    assert states(study) == [R, W, W] and len(train.runs) == 1
+    train.stop = lambda workdir, step: None
+    worker.work(study)
+    assert states(study) == [C, C, C]
 
 
 def test_a_trial_that_another_worker_has_is_left_to_it(study, train, monkeypatch):
