@@ -13,7 +13,7 @@ import pytest
 import tiny
 
 from mmjax import config as config_lib
-from mmjax.training.checkpoint_files import numbered
+from mmjax.training.checkpoint_files import complete_steps, numbered
 
 pytestmark = pytest.mark.slow
 
@@ -107,7 +107,7 @@ def assert_trials(directory, alone, attempts):
 def test_a_killed_workers_trial_goes_on_from_its_checkpoint(config_file, alone, tmp_path):
     process = start_sweep(config_file, tmp_path / "s", "--workers=2")
     checkpoints = tmp_path / "s" / "trials" / "00000" / "checkpoints"
-    wait_for(lambda: numbered(checkpoints), process)
+    wait_for(lambda: complete_steps(checkpoints), process)
     killed = owner(tmp_path / "s", 0)
     os.kill(killed, signal.SIGKILL)
     code, out, err = finish(process)
