@@ -177,8 +177,7 @@ def _spec(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh, min_size
     axes = _tensor_axes(name, shape, mesh)
     parts = mesh.shape["fsdp"]
     if parts > 1 and math.prod(shape) >= min_size:
-        even = [i for i, size in enumerate(shape) if size % parts == 0]
-        free = [i for i in even if axes[i] is None] or [i for i in even if mesh.shape[axes[i]] == 1]
+        free = [i for i, size in enumerate(shape) if axes[i] is None and size % parts == 0]
         if free:
             axes[max(free, key=lambda i: shape[i])] = "fsdp"
     return PartitionSpec(*axes)
@@ -188,9 +187,10 @@ def _tensor_axes(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -
     for pattern, trailing in PLACEMENT:
         if len(trailing) <= len(shape) and re.fullmatch(f"(.*/)?{pattern}", name):
             axes = [None] * (len(shape) - len(trailing)) + list(trailing)
-            # A size that does not divide evenly (3 heads on 2 devices) stays whole.
+            # A size that does not divide evenly (3 heads on 2 devices) stays whole, and one that a mesh
+            # axis of 1 would not split is free for `fsdp`.
             return [
-                axis if axis and size % mesh.shape[axis] == 0 else None
+                axis if axis and mesh.shape[axis] > 1 and size % mesh.shape[axis] == 0 else None
                 for axis, size in zip(axes, shape, strict=True)
             ]
     return [None] * len(shape)

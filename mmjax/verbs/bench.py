@@ -63,8 +63,9 @@ def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     for name in names:
         results[name] = bench.load(name).measure(settings)
         print(f"{bench.load(name).table(results[name])}\n", flush=True)
-    write_json(out / FILES[0], results)
-    write_text(out / FILES[1], page.render(results))
+        # After each, since all of them take long enough to be cut off.
+        write_json(out / FILES[0], results)
+        write_text(out / FILES[1], page.render(results))
     print(out / FILES[1])
 
 

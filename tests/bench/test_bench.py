@@ -92,6 +92,18 @@ def test_the_verb_writes_what_it_measured(tmp_path, monkeypatch, capsys):
         main.dispatch(verb)
 
 
+def test_what_was_measured_before_an_error_is_kept(tmp_path, monkeypatch):
+    def fails(settings):
+        raise MmjaxError("stopped")
+
+    monkeypatch.setattr(losses, "BATCHES", (64,))
+    monkeypatch.setattr(checkpoints, "measure", fails)
+    with pytest.raises(MmjaxError, match="stopped"):
+        main.dispatch(["bench", "--only=losses,checkpoints", "--rounds=1", f"--out={tmp_path}"])
+    results = json.loads((tmp_path / "bench.json").read_text())
+    assert "losses" in results and "checkpoints" not in results
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
