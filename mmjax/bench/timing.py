@@ -23,17 +23,19 @@ class Settings:
 
 
 def take_turns(calls: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call in each round, after one round that is not timed.
+    """Seconds of each call in each round, as of a call that is made again and again.
+
+    The call before a timed one is the same: what the others did in between to caches and to free memory
+    (which a virtual machine may have given back to its host) is not its cost in a run of its own.
 
     Args:
       calls: each returns when its work is done.
-      rounds: in each, every call is made once.
+      rounds: in each, every call is made twice, and timed the second time.
     """
-    for call in calls.values():
-        call()
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
+            call()
             began = time.perf_counter()
             call()
             seconds[name].append(time.perf_counter() - began)

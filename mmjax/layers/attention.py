@@ -18,8 +18,8 @@ from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import ConfigError
 from mmjax.layers.position import rotate
+from mmjax.layers.products import product_of_rows
 from mmjax.layers.remat import ATTENDED, PROJECTED
-from mmjax.parallel.mesh import compiles_for_tpu
 from mmjax.parallel.ring_attention import ring_attention, sequence_parts
 from mmjax.parallel.tpu_attention import fits_tpu_kernel, tpu_attention
 
@@ -142,16 +142,14 @@ def _constrain_heads(x):
 
 
 class _Projection(nn.DenseGeneral):
-    """`flax.linen.DenseGeneral` over the last axes, which on TPUs is one product of matrices.
+    """`flax.linen.DenseGeneral` over the last axes, as one product of matrices.
 
     A TPU lays out [B, L, H * K] without gaps, and [B, L, H, K] with: there, heads are only names for parts
-    of vectors. Elsewhere it stays as it is, bit for bit.
+    of vectors. On CPUs it saves copies of kernels.
     """
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "B L ..."]) -> Float[Array, "B L ..."]:
-        if not compiles_for_tpu():
-            return checkpoint_name(super().__call__(inputs), PROJECTED)
         features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
         summed = 1 if isinstance(self.axis, int) else len(self.axis)
         rows, shape = inputs.shape[:-summed], (*inputs.shape[-summed:], *features)
@@ -161,7 +159,7 @@ class _Projection(nn.DenseGeneral):
             return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
 
         kernel = self.param("kernel", init, shape).astype(self.dtype)
-        y = inputs.astype(self.dtype).reshape(*rows, matrix[0]) @ kernel.reshape(matrix)
+        y = product_of_rows(inputs.astype(self.dtype).reshape(*rows, matrix[0]), kernel.reshape(matrix))
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, features).astype(self.dtype).reshape(matrix[1])
         return checkpoint_name(y, PROJECTED).reshape(*rows, *features)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from mmjax.layers.products import product_of_rows
 from mmjax.layers.remat import PROJECTED
 
 Activation: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
@@ -94,6 +95,7 @@ class MLP(nn.Module):
             use_bias=self.use_bias,
             kernel_init=nn.initializers.xavier_uniform(),
             dtype=self.dtype,
+            dot_general=product_of_rows,
         )
         hidden = checkpoint_name(dense(self.hidden, name="up")(x), PROJECTED)
         if self.gated:

@@ -23,7 +23,7 @@ def test_calls_take_turns():
     order = []
     calls = {name: lambda name=name: order.append(name) for name in "ab"}
     seconds = timing.take_turns(calls, 2)
-    assert order == ["a", "b"] * 3 and [len(times) for times in seconds.values()] == [2, 2]
+    assert order == ["a", "a", "b", "b"] * 2 and [len(times) for times in seconds.values()] == [2, 2]
 
 
 def test_ratios_are_of_one_round():
