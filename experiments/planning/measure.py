@@ -9,14 +9,12 @@ cores; those that are made stand in plans.json, so it may be stopped at any time
 
 from __future__ import annotations
 
-import argparse
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from experiments import pages
-from mmjax.files import write_json
+from experiments.planning import compiled
 from mmjax.planning import topology
 
 PAGE, PLANS = pages.DOCS / "plan.md", pathlib.Path(__file__).parent / "plans.json"
@@ -44,27 +42,12 @@ ROWS = (
 )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/plan.md")
-    parser.add_argument("--only-write", action="store_true", help="as --write, and compile nothing")
-    flags = parser.parse_args()
-    plans = json.loads(PLANS.read_text(encoding="utf-8")) if PLANS.is_file() else {}
-    if not flags.only_write:
-        topology.prepare_process([topology.parse(chips) for _, chips, _ in ROWS])
-        from mmjax.planning.plan import Job, make_plan
+def plan(row: tuple[str, str, Mapping[str, str]]) -> dict[str, Any]:
+    """The plan of one of `ROWS`."""
+    from mmjax.planning.plan import Job, make_plan
 
-        for size, chips, further in ROWS:
-            if key(size, chips, further) in plans:
-                continue
-            settings = SETTINGS | further
-            job = Job(CONFIG.format(size), settings, topology.parse(chips), BATCH_PER_CHIP)
-            plans[key(size, chips, further)] = make_plan(job)
-            write_json(PLANS, plans)
-    text = page(plans)
-    print(text)
-    if flags.write or flags.only_write:
-        pages.replace_part(PAGE, "experiments.planning.measure", text)
+    size, chips, further = row
+    return make_plan(Job(CONFIG.format(size), SETTINGS | further, topology.parse(chips), BATCH_PER_CHIP))
 
 
 def key(size: str, chips: str, further: Mapping[str, str]) -> str:
@@ -123,4 +106,13 @@ def row(size: str, plan: Mapping[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    main()
+    compiled.main(
+        __doc__,
+        script="experiments.planning.measure",
+        page=PAGE,
+        plans=PLANS,
+        rows={key(*given): given for given in ROWS},
+        chips=[chips for _, chips, _ in ROWS],
+        compiled=plan,
+        text=page,
+    )

@@ -9,17 +9,15 @@ be stopped at any time. Rows 'without' compile the step with that part turned of
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 from unittest import mock
 
 from experiments import pages
-from mmjax.files import write_json
+from experiments.planning import compiled
 from mmjax.planning import topology
 
 PAGE, PLANS = pages.DOCS / "tpu.md", pathlib.Path(__file__).parent / "target.json"
@@ -71,33 +69,24 @@ ROWS = (
         {"remat": "elementwise", "objectives.contrastive.chunk_size": "64"},
     ),
     Row("all of these, `remat=true`", {"remat": "true"}),
+    Row("all of these, `scan=false`", {"scan": "false"}),
+    Row("all of these, `remat=elementwise`, `scan=false`", {"remat": "elementwise", "scan": "false"}),
+    Row(
+        "all of these, `remat=elementwise`, `scan=false`, `fsdp=16`",
+        {"remat": "elementwise", "scan": "false", **SPLIT},
+    ),
 )
 # What is compiled first, where time is short.
-ORDER = (6, 5, 0, 3, 1, 9, 8, 4, 7, 2)
+ORDER = (11, 12, 5, 6, 10, 1, 3, 0, 9, 8, 4, 7, 2)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/tpu.md")
-    parser.add_argument("--only-write", action="store_true", help="as --write, and compile nothing")
-    flags = parser.parse_args()
-    plans = json.loads(PLANS.read_text(encoding="utf-8")) if PLANS.is_file() else {}
-    if not flags.only_write:
-        chips = topology.parse(CHIPS)
-        topology.prepare_process([chips])
-        from mmjax.planning.plan import Job, make_plan
+def plan(row: Row) -> dict[str, Any]:
+    """The plan of a row."""
+    from mmjax.planning.plan import Job, make_plan
 
-        for row in (ROWS[i] for i in ORDER):
-            if row.name in plans:
-                continue
-            job = Job(CONFIG, SETTINGS | dict(row.settings), chips, BATCH_PER_CHIP)
-            with turned_off(row.without):
-                plans[row.name] = make_plan(job)
-            write_json(PLANS, plans)
-    text = page(plans)
-    print(text)
-    if flags.write or flags.only_write:
-        pages.replace_part(PAGE, "experiments.planning.target", text)
+    job = Job(CONFIG, SETTINGS | dict(row.settings), topology.parse(CHIPS), BATCH_PER_CHIP)
+    with turned_off(row.without):
+        return make_plan(job)
 
 
 @contextlib.contextmanager
@@ -141,4 +130,13 @@ def page(plans: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    compiled.main(
+        __doc__,
+        script="experiments.planning.target",
+        page=PAGE,
+        plans=PLANS,
+        rows={ROWS[i].name: ROWS[i] for i in ORDER},
+        chips=[CHIPS],
+        compiled=plan,
+        text=page,
+    )

@@ -7,12 +7,12 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import threading
 from types import FrameType, TracebackType
 
 from absl import logging
 
+from mmjax import processes
 from mmjax.errors import Preempted
 from mmjax.reproduce.experiment import Row
 
@@ -57,8 +57,11 @@ class Children:
         """
         log = workdir.with_name(f"{workdir.name}.log")
         log.parent.mkdir(parents=True, exist_ok=True)
-        env = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"} | os.environ
-        env.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.absolute()))
+        caching = {
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+            "JAX_COMPILATION_CACHE_DIR": str(cache.absolute()),
+        }
+        unset = {name: value for name, value in caching.items() if name not in os.environ}
         with log.open("ab") as output:
             begin = output.tell()
             with self._lock:
@@ -66,7 +69,10 @@ class Children:
                     raise Preempted("stopped by SIGTERM; start again to go on")
                 logging.info("%s, seed %d begins; see %s", row.name, seed, log)
                 process = subprocess.Popen(
-                    _command(row, seed, workdir), env=env, stdout=output, stderr=subprocess.STDOUT
+                    _command(row, seed, workdir),
+                    env=processes.environment(unset),
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
                 )
                 self._processes.add(process)
             code = process.wait()
@@ -84,7 +90,7 @@ class Children:
 
 
 def _command(row: Row, seed: int, workdir: pathlib.Path) -> list[str]:
-    return [sys.executable, "-m", "mmjax", *row.arguments(seed), f"--workdir={workdir.absolute()}"]
+    return processes.command(*row.arguments(seed), f"--workdir={workdir.absolute()}")
 
 
 def what_went_wrong(log: pathlib.Path, begin: int, code: int) -> str:

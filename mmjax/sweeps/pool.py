@@ -7,19 +7,18 @@ import os
 import pathlib
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
+from mmjax import processes
 from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.sweeps import results
 from mmjax.sweeps.live import Live
 from mmjax.sweeps.study import Study
 
 STORAGE = "MMJAX_SWEEP_STORAGE"  # variable with the storage's address, since a command line is read by all
-_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_TO_SAVE = 300.0
 
@@ -68,13 +67,10 @@ class Pool:
     def _start(self, index: int) -> None:
         log = self._study.directory / "workers" / f"{index}.log"
         log.parent.mkdir(exist_ok=True)
-        # The code of this process, also where another version is installed.
-        path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-        environment = os.environ | {"PYTHONPATH": path, STORAGE: self._address} | self._devices[index]
         with log.open("ab") as file:
             self._processes[index] = subprocess.Popen(
                 worker_command(self._study.directory, os.getpid()),
-                env=environment,
+                env=processes.environment({STORAGE: self._address} | self._devices[index]),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -108,15 +104,7 @@ class Pool:
 
 def worker_command(directory: pathlib.Path, parent: int) -> list[str]:
     """What starts a worker that ends with process `parent`."""
-    return [
-        sys.executable,
-        "-m",
-        "mmjax",
-        "sweep",
-        "--worker",
-        f"--workdir={directory}",
-        f"--parent={parent}",
-    ]
+    return processes.command("sweep", "--worker", f"--workdir={directory}", f"--parent={parent}")
 
 
 def share_devices(count: int, environment: Mapping[str, str]) -> list[dict[str, str]]:
