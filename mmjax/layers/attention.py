@@ -17,8 +17,8 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from mmjax.errors import ConfigError
+from mmjax.layers.dense import Dense
 from mmjax.layers.position import rotate
-from mmjax.layers.products import product_of_rows
 from mmjax.layers.remat import ATTENDED, PROJECTED
 from mmjax.parallel.ring_attention import ring_attention, sequence_parts
 from mmjax.parallel.tpu_attention import fits_tpu_kernel, tpu_attention
@@ -141,30 +141,6 @@ def _constrain_heads(x):
     return nn.with_logical_constraint(x, ("batch", "length", "heads", "head_width"))
 
 
-class _Projection(nn.DenseGeneral):
-    """`flax.linen.DenseGeneral` over the last axes, as one product of matrices.
-
-    A TPU lays out [B, L, H * K] without gaps, and [B, L, H, K] with: there, heads are only names for parts
-    of vectors. On CPUs it saves copies of kernels.
-    """
-
-    @nn.compact
-    def __call__(self, inputs: Float[Array, "B L ..."]) -> Float[Array, "B L ..."]:
-        features = (self.features,) if isinstance(self.features, int) else tuple(self.features)
-        summed = 1 if isinstance(self.axis, int) else len(self.axis)
-        rows, shape = inputs.shape[:-summed], (*inputs.shape[-summed:], *features)
-        matrix = (math.prod(shape[:summed]), math.prod(features))
-
-        def init(key, shape):
-            return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
-
-        kernel = self.param("kernel", init, shape).astype(self.dtype)
-        y = product_of_rows(inputs.astype(self.dtype).reshape(*rows, matrix[0]), kernel.reshape(matrix))
-        if self.use_bias:
-            y = y + self.param("bias", nn.initializers.zeros, features).astype(self.dtype).reshape(matrix[1])
-        return checkpoint_name(y, PROJECTED).reshape(*rows, *features)
-
-
 class MultiHeadAttention(nn.Module):
     """Multi-head self-attention, or cross-attention to a context.
 
@@ -199,14 +175,15 @@ class MultiHeadAttention(nn.Module):
         self.query = self._dense("query", shape)
         self.key = self._dense("key", shape)
         self.value = self._dense("value", shape)
-        self.out = self._dense("out", self.width, axis=(-2, -1))
+        self.out = self._dense("out", self.width, axes=2)
 
-    def _dense(self, name, features, axis=-1):
-        return _Projection(
+    def _dense(self, name, features, axes=1):
+        return Dense(
             features,
-            axis=axis,
+            axes=axes,
             use_bias=name in self.biased,
             kernel_init=nn.initializers.xavier_uniform(),
+            kept_as=PROJECTED,
             dtype=self.dtype,
         )
 

@@ -10,10 +10,9 @@ from typing import Any, Literal, TypeAlias
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from mmjax.layers.products import product_of_rows
+from mmjax.layers.dense import Dense
 from mmjax.layers.remat import PROJECTED
 
 Activation: TypeAlias = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
@@ -91,15 +90,14 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B L D"], train: bool = False) -> Float[Array, "B L D"]:
         dense = functools.partial(
-            nn.Dense,
+            Dense,
             use_bias=self.use_bias,
             kernel_init=nn.initializers.xavier_uniform(),
             dtype=self.dtype,
-            dot_general=product_of_rows,
         )
-        hidden = checkpoint_name(dense(self.hidden, name="up")(x), PROJECTED)
+        hidden = dense(self.hidden, kept_as=PROJECTED, name="up")(x)
         if self.gated:
-            gate = checkpoint_name(dense(self.hidden, name="gate")(x), PROJECTED)
+            gate = dense(self.hidden, kept_as=PROJECTED, name="gate")(x)
             hidden = ACTIVATIONS[self.activation](gate) * hidden
         else:
             hidden = ACTIVATIONS[self.activation](hidden)

@@ -1,4 +1,3 @@
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -176,17 +175,6 @@ def test_parameters_are_named_by_role_and_shaped_by_head():
         "value": {"kernel": (7, 3, 5), "bias": (3, 5)},
         "out": {"kernel": (3, 5, 12)},
     }
-
-
-def test_projections_are_those_of_flax():
-    """Of several axes: the initial kernel bit for bit, and the product."""
-    x = heads(0, 5, count=1)[:, :, 0]
-    for features, axis, given in (((3, 4), -1, x), (12, (-2, -1), x.reshape(*x.shape[:2], 2, -1))):
-        ours, theirs = (cls(features, axis=axis) for cls in (attention._Projection, nn.DenseGeneral))
-        variables = theirs.init(jax.random.key(0), given)
-        jax.tree.map(np.testing.assert_array_equal, ours.init(jax.random.key(0), given), variables)
-        expected = theirs.apply(variables, given)
-        np.testing.assert_allclose(ours.apply(variables, given), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_cross_attention_reads_a_context_of_another_width():
