@@ -191,6 +191,8 @@ class Optimizer:
     multipliers: factors on the learning rate of parameters; the first pattern that matches counts.
     layer_decay: factor on the learning rate per layer below the top of each encoder (1 = none).
     ema: decay of an exponential moving average of the parameters, evaluated instead of them; 0 = none.
+    offload: whether the optimizer's state lies in the memory of the hosts while a step computes
+      gradients.
     """
 
     method: component("optimizers")
@@ -201,6 +203,7 @@ class Optimizer:
     multipliers: list[Multiplier] = _empty(list)
     layer_decay: float = 1.0
     ema: float = 0.0
+    offload: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

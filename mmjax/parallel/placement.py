@@ -43,6 +43,9 @@ PLACEMENT = (
 # Smaller arrays are not split over `fsdp`: gathering them costs more than keeping them.
 FSDP_MIN_SIZE = 2**16
 
+# Kind of memory of a host that its devices reach by themselves.
+HOST_MEMORY = "pinned_host"
+
 # Bytes of parameters from which on it matters that they are split.
 _LARGE_MODEL = 2**30
 
@@ -97,6 +100,39 @@ def state_shardings(state: Any, params: Any, mesh: Mesh, *, min_size: int = FSDP
         return replicated(mesh)
 
     return jax.tree.map_with_path(place, state)
+
+
+def in_host_memory(shapes: Any, shardings: Any, *, min_size: int = FSDP_MIN_SIZE) -> Any:
+    """`shardings` of a tree whose arrays of at least `min_size` elements lie in the memory of the hosts.
+
+    Raises:
+      ConfigError: the devices do not reach it.
+    """
+    device = jax.tree.leaves(shardings)[0].mesh.devices.flat[0]
+    kinds = [memory.kind for memory in device.addressable_memories()]
+    if HOST_MEMORY not in kinds:
+        raise ConfigError(
+            f"optimizer.offload: {device.device_kind} has no memory of the kind {HOST_MEMORY} (it has: "
+            f"{', '.join(kinds)}); leave it at false"
+        )
+    return jax.tree.map(
+        lambda leaf, sharding: sharding.with_memory_kind(HOST_MEMORY) if leaf.size >= min_size else sharding,
+        shapes,
+        shardings,
+    )
+
+
+def in_device_memory(shardings: Any) -> Any:
+    """`shardings` as before `in_host_memory`."""
+    return jax.tree.map(
+        lambda sharding: sharding.with_memory_kind("device") if is_in_host_memory(sharding) else sharding,
+        shardings,
+    )
+
+
+def is_in_host_memory(sharding: jax.sharding.Sharding) -> bool:
+    """Whether an array so placed lies in the memory of the hosts."""
+    return sharding.memory_kind == HOST_MEMORY
 
 
 def check_replicated(

@@ -13,7 +13,7 @@ from absl import logging
 from mmjax import config as config_lib
 from mmjax.parallel.chips import Chip
 from mmjax.parallel.mesh import batch_sharding
-from mmjax.parallel.placement import largest_replicated
+from mmjax.parallel.placement import is_in_host_memory, largest_replicated
 from mmjax.planning import collectives as collectives_lib
 from mmjax.planning import costs, hlo, stand_in
 from mmjax.planning.compilation import Compilation, compile_step, make_setup
@@ -115,7 +115,8 @@ def _without_compiling(job: Job, setup: Setup, notes: list[str]) -> dict[str, An
         "reason": "",
         "needed_bytes": None,
         "available_bytes": chip and chip.memory_bytes,
-        "memory": {kind: _bytes_on_a_device(tree) for kind, tree in kinds.items()},
+        "memory": {kind: _bytes_of_a_device(tree) for kind, tree in kinds.items()},
+        "host_bytes": sum(_bytes_of_a_device(tree, in_host_memory=True) for tree in kinds.values()),
         "temp_bytes": None,
         "argument_bytes": None,
         "flops": None,
@@ -242,11 +243,17 @@ def _arguments_alone(plan: Mapping[str, Any], chip: Chip) -> dict[str, Any]:
     }
 
 
-def _bytes_on_a_device(tree: Any) -> int:
-    """Of arrays with their shardings, without the padding that a compiler may add."""
+def _bytes_of_a_device(tree: Any, *, in_host_memory: bool = False) -> int:
+    """Of arrays with their shardings: a device's part, without the padding that a compiler may add.
+
+    Args:
+      tree: shapes.
+      in_host_memory: counts those that lie there, else the others.
+    """
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
+        if is_in_host_memory(leaf.sharding) == in_host_memory
     )
 
 

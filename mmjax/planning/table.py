@@ -113,6 +113,8 @@ def _memory(plan) -> list[str]:
     for kind, name in _NAMES.items():
         if size := plan["memory"].get(kind):
             lines.append(f"  {name:<16}{size / GIB:>10.3f} GiB")
+    if plan["host_bytes"]:
+        lines.append(f"  in the host's memory for each chip: {plan['host_bytes'] / GIB:.3f} GiB")
     return lines
 
 

@@ -30,6 +30,7 @@ MAY_CHANGE = (
     r"log\..*",
     r"data\.(dir|num_workers|prefetch)",
     r"checkpoint\.(every_.*|keep)",
+    r"optimizer\.offload",
 )
 
 

@@ -192,7 +192,15 @@ def set_up(
     params = abstract_params(model, batch)
     tx = make_optimizer(plain["optimizer"], params, learning_rate)
     moves = trainable(plain["optimizer"], params)
-    abstract = abstract_state(model, batch, tx, mesh, ema=config.optimizer.ema > 0, trainable=moves)
+    abstract = abstract_state(
+        model,
+        batch,
+        tx,
+        mesh,
+        ema=config.optimizer.ema > 0,
+        trainable=moves,
+        offload=config.optimizer.offload,
+    )
     check_replicated(abstract.params, shardings_of(abstract.params), config.mesh.max_replicated)
     return Setup(
         config=config,

@@ -66,6 +66,7 @@ def abstract_state(
     *,
     ema: bool = False,
     trainable: Any = None,
+    offload: bool = False,
     fsdp_min_size: int = placement.FSDP_MIN_SIZE,
 ) -> TrainState:
     """Shape, dtype and sharding of every array of the state, without making any.
@@ -76,7 +77,9 @@ def abstract_state(
       mesh: where the state will live.
       ema: whether it holds a moving average.
       trainable: tree of bools like the parameters, of which the moving average is; None is all.
-      fsdp_min_size: see `mmjax.parallel.placement.param_shardings`.
+      offload: whether the optimizer's state lies in the hosts' memory between steps, see
+        `mmjax.parallel.placement.in_host_memory`.
+      fsdp_min_size: see `mmjax.parallel.placement.param_shardings`; also the size of what is offloaded.
 
     Returns:
       A `TrainState` of `jax.ShapeDtypeStruct`s.
@@ -86,6 +89,9 @@ def abstract_state(
     if ema:
         shapes = shapes.replace(ema=select(shapes.params, trainable))
     shardings = placement.state_shardings(shapes, shapes.params, mesh, min_size=fsdp_min_size)
+    if offload:
+        hosted = placement.in_host_memory(shapes.opt_state, shardings.opt_state, min_size=fsdp_min_size)
+        shardings = shardings.replace(opt_state=hosted)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
         shapes,

@@ -15,6 +15,7 @@ from mmjax import objectives as objectives_lib
 from mmjax.components import suggestion
 from mmjax.errors import ConfigError
 from mmjax.parallel.mesh import activation_rules, batch_sharding, replicated
+from mmjax.parallel.placement import in_device_memory, is_in_host_memory
 from mmjax.training.gradients import make_gradient_function
 from mmjax.training.state import TrainState
 from mmjax.training.trees import pick
@@ -59,6 +60,7 @@ def make_train_step(
     loss_and_gradients = make_gradient_function(
         model, objectives, shardings.params, accumulate_steps=accumulate_steps, trainable=trainable
     )
+    offloaded = any(map(is_in_host_memory, jax.tree.leaves(shardings.opt_state)))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -69,7 +71,13 @@ def make_train_step(
             result = loss_and_gradients(state.params, state.model_state, batch, model_key)
         gradients = jax.lax.with_sharding_constraint(result.gradients, shardings.params)
 
-        updates, opt_state = tx.update(gradients, state.opt_state, state.params)
+        opt_state = state.opt_state
+        if offloaded:
+            # Only then, so that there is never room needed for it beside the activations.
+            gradients, opt_state = jax.lax.optimization_barrier((gradients, opt_state))
+            opt_state = jax.device_put(opt_state, in_device_memory(shardings.opt_state))
+        updates, opt_state = tx.update(gradients, opt_state, state.params)
+        opt_state = jax.device_put(opt_state, shardings.opt_state) if offloaded else opt_state
         params = optax.apply_updates(state.params, updates)
         average = state.ema
         if average is not None:

@@ -51,6 +51,16 @@ def test_memory_by_kind_adds_up_to_what_the_compiler_is_given(plan):
     assert kinds["optimizer_state"] == pytest.approx(2 * kinds["parameters"], abs=16)
 
 
+def test_offloaded_state_is_counted_for_the_host(reference, plan):
+    large = {"model__streams__text__encoder__vocab_size": 2**14}  # smaller arrays stay on the chips
+    found = make_plan(job(reference, mesh__fsdp=2, optimizer__offload="true", **large))
+    both = found["memory"]["optimizer_state"] + found["host_bytes"]
+    assert both == pytest.approx(2 * found["memory"]["parameters"], abs=16)
+    assert found["host_bytes"] > found["memory"]["optimizer_state"] and plan["host_bytes"] == 0
+    assert "in the host's memory for each chip" in table.one(found)
+    assert "in the host's memory" not in table.one(plan)
+
+
 def test_the_step_is_the_one_that_trains(reference, plan):
     """The compiled step takes the state that training makes, and the batch that its pipeline gives."""
     config = config_lib.resolve(reference, {"mesh.fsdp": "2"})

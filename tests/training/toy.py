@@ -165,7 +165,7 @@ def initial_variables(model):
     return variables.pop("params"), variables
 
 
-def set_up(mesh=(), model=None, *, optimizer="adamw", frozen=(), ema=0.0, **step_settings):
+def set_up(mesh=(), model=None, *, optimizer="adamw", frozen=(), ema=0.0, offload=False, **step_settings):
     """`mesh`: (axis, size) pairs; none is one device."""
     sizes = dict.fromkeys(AXES, 1) | dict(mesh)
     mesh = make_mesh(sizes, jax.devices()[: math.prod(sizes.values())])
@@ -173,7 +173,7 @@ def set_up(mesh=(), model=None, *, optimizer="adamw", frozen=(), ema=0.0, **step
     section = OPTIMIZERS[optimizer] | {"frozen": list(frozen)}
     shapes = abstract_params(model, make_batch())
     tx = make_optimizer(section, shapes, schedule)
-    abstract = abstract_state(model, make_batch(), tx, mesh, ema=ema > 0, fsdp_min_size=64)
+    abstract = abstract_state(model, make_batch(), tx, mesh, ema=ema > 0, offload=offload, fsdp_min_size=64)
     params, model_state = initial_variables(model)
     initial = TrainState(
         step=jnp.int32(0),
