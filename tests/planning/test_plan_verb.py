@@ -152,6 +152,32 @@ def test_what_does_not_fit_is_an_answer(tmp_path):
 
 
 @needs_compiler
+@pytest.mark.slow
+def test_offloading_makes_room(tmp_path):
+    """Both moments of a table of 1 GiB, in four parts, are with the host."""
+    reference = planned.write_config(
+        tmp_path, model__streams__text__encoder__vocab_size=2**24, optimizer__ema=0.0
+    )
+    plans = {}
+    for offload in ("false", "true"):
+        out = tmp_path / f"{offload}.json"
+        done = plan_for_tpu(
+            f"--config={reference}",
+            "--topology=v5e:2x2",
+            "--config.mesh.fsdp=4",
+            f"--config.optimizer.offload={offload}",
+            f"--out={out}",
+        )
+        assert done.returncode == 0, done.stderr
+        plans[offload] = json.loads(out.read_text())
+    here, away = plans["false"], plans["true"]
+    moved = here["memory"]["optimizer_state"] - away["memory"]["optimizer_state"]
+    assert away["host_bytes"] == moved >= 2**29
+    assert here["argument_bytes"] - away["argument_bytes"] > 0.9 * moved
+    assert away["needed_bytes"] < here["needed_bytes"]
+
+
+@needs_compiler
 def test_no_such_topology(reference):
     done = plan_for_tpu(f"--config={reference}", "--topology=v5e:3x5")
     assert (done.returncode, done.stdout) == (2, "")
