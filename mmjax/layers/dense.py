@@ -50,10 +50,11 @@ class Dense(nn.Module):
         def init(key, shape):
             return self.kernel_init(key, matrix, jnp.float32).reshape(shape)
 
-        kernel = self.param("kernel", init, (*summed, *features)).astype(self.dtype)
+        # Parameters may be NumPy's, as they come from a file.
+        kernel = jnp.asarray(self.param("kernel", init, (*summed, *features)), self.dtype)
         y = product(x.astype(self.dtype).reshape(*tokens, matrix[0]), kernel.reshape(matrix))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros, features, jnp.float32).astype(self.dtype)
+            bias = jnp.asarray(self.param("bias", nn.initializers.zeros, features, jnp.float32), self.dtype)
             y = y + spread(bias.reshape(matrix[1]), y.shape)
         # Named as it is laid out: naming [B, L, H, K] costs TPUs a copy.
         y = checkpoint_name(y, self.kept_as) if self.kept_as else y

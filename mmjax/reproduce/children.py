@@ -12,7 +12,7 @@ from types import FrameType, TracebackType
 
 from absl import logging
 
-from mmjax import processes
+from mmjax import child_process
 from mmjax.errors import Preempted
 from mmjax.reproduce.experiment import Row
 
@@ -70,7 +70,7 @@ class Children:
                 logging.info("%s, seed %d begins; see %s", row.name, seed, log)
                 process = subprocess.Popen(
                     _command(row, seed, workdir),
-                    env=processes.environment(unset),
+                    env=child_process.environment(unset),
                     stdout=output,
                     stderr=subprocess.STDOUT,
                 )
@@ -90,7 +90,7 @@ class Children:
 
 
 def _command(row: Row, seed: int, workdir: pathlib.Path) -> list[str]:
-    return processes.command(*row.arguments(seed), f"--workdir={workdir.absolute()}")
+    return child_process.command(*row.arguments(seed), f"--workdir={workdir.absolute()}")
 
 
 def what_went_wrong(log: pathlib.Path, begin: int, code: int) -> str:

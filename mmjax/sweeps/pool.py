@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from absl import logging
 
-from mmjax import processes
+from mmjax import child_process
 from mmjax.errors import ConfigError, MmjaxError, Preempted
 from mmjax.sweeps import results
 from mmjax.sweeps.live import Live
@@ -70,7 +70,7 @@ class Pool:
         with log.open("ab") as file:
             self._processes[index] = subprocess.Popen(
                 worker_command(self._study.directory, os.getpid()),
-                env=processes.environment({STORAGE: self._address} | self._devices[index]),
+                env=child_process.environment({STORAGE: self._address} | self._devices[index]),
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -104,7 +104,7 @@ class Pool:
 
 def worker_command(directory: pathlib.Path, parent: int) -> list[str]:
     """What starts a worker that ends with process `parent`."""
-    return processes.command("sweep", "--worker", f"--workdir={directory}", f"--parent={parent}")
+    return child_process.command("sweep", "--worker", f"--workdir={directory}", f"--parent={parent}")
 
 
 def share_devices(count: int, environment: Mapping[str, str]) -> list[dict[str, str]]:

@@ -48,6 +48,13 @@ def test_the_layer_is_that_of_flax(features, axes, use_bias, on_tpu):
     jax.tree.map(close, all_of(ours), all_of(theirs))
 
 
+def test_parameters_may_come_from_a_file(on_tpu):
+    x = tokens(2, 3)
+    variables = Dense(5).init(jax.random.key(0), x)
+    found = Dense(5).apply(jax.tree.map(np.asarray, variables), x)
+    np.testing.assert_array_equal(found, Dense(5).apply(variables, x))
+
+
 @pytest.mark.parametrize("axes", AXES_IN_FRONT)
 def test_product(axes, on_tpu):
     def run(product):
