@@ -36,6 +36,8 @@ from mmjax.files import write_json, write_text
 
 CONFIG, DATA, RESULT, PLAN = "config.json", "data.json", "result.json", "plan.json"
 _LOCK = ".lock"
+# Of each folder of experiments/, see `mmjax.reproduce`.
+_TABLES = ("README.md", "results.json", "table.csv", "table.tex", "table.svg")
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -237,16 +239,21 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str | None:
-    """The commit of the checkout this code runs from, with `-dirty` where it was changed."""
-    folder = pathlib.Path(__file__).resolve().parent
+    """The commit of the checkout this code runs from, with `-dirty` where it was changed.
+
+    The tables that `reproduce` writes into it after each run are no change.
+    """
     try:
-        output = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
+        revision = _git("rev-parse", "--short=12", "HEAD")
+        tables = [f":(exclude,top,glob)experiments/*/{name}" for name in _TABLES]
+        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *tables)
     except (OSError, subprocess.SubprocessError):
         return None
-    return output.stdout.strip() or None
+    return revision + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    folder = pathlib.Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import subprocess
 import sys
 import types
 
@@ -150,3 +151,27 @@ def test_what_decides_numbers_is_written_down():
     assert versions["jax"][0].isdigit() and versions["python"].startswith(f"{sys.version_info.major}.")
     revision = workdir_lib.git_revision()
     assert revision is None or len(revision.removesuffix("-dirty")) >= 7
+
+
+def test_a_written_table_is_no_change_of_the_code(tmp_path, monkeypatch):
+    package, table = tmp_path / "mmjax" / "training", tmp_path / "experiments" / "colours"
+    for folder in (package, table):
+        folder.mkdir(parents=True)
+    written = [package / "workdir.py", table / "experiment.py", table / "README.md", table / "results.json"]
+    for file in written:
+        file.write_text("first")
+
+    def git(*arguments):
+        identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(workdir_lib, "__file__", str(written[0]))
+    assert workdir_lib.git_revision() is None
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "all")
+    clean = workdir_lib.git_revision()
+    assert len(clean) == 12
+    for file, dirty in zip(written[::-1], (False, False, True, True), strict=True):
+        file.write_text("second")
+        assert workdir_lib.git_revision() == clean + ("-dirty" if dirty else ""), file
