@@ -1,5 +1,6 @@
 """Whole runs: processes that are killed and started again, meshes, fine-tuning, numerics."""
 
+import functools
 import json
 import os
 import pathlib
@@ -153,14 +154,31 @@ def test_a_loss_that_is_not_finite_ends_with_4(config_file, tmp_path):
     assert all(np.isfinite(x).all() for x in tiny.saved(tmp_path)[1].values())
 
 
+@pytest.fixture
+def small_ones_too(monkeypatch):
+    """Small arrays are split and offloaded as large ones are."""
+    small = functools.partial(abstract_state, fsdp_min_size=64)
+    monkeypatch.setattr(setup_lib, "abstract_state", small)
+
+
+def test_offloading_changes_no_bit_of_a_run(plain, tmp_path, small_ones_too):
+    smaller = tiny.without_fusion(plain) | {"evals": {}}
+    states = {}
+    for offload, kind in ((False, "device"), (True, "pinned_host")):
+        config = tiny.resolved(smaller, optimizer__offload=offload)
+        with tiny.on_devices(1):
+            moments = jax.tree.leaves(tiny.make_setup(config).abstract.opt_state)
+            assert kind in {leaf.sharding.memory_kind for leaf in moments}
+            loop.train(config, tmp_path / kind)
+        step, states[kind] = tiny.saved(tmp_path / kind)
+        assert step == STEPS
+    assert tiny.differing(*states.values()) == []
+
+
 @pytest.mark.parametrize(
     "mesh", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}], ids=lambda mesh: "-".join(mesh)
 )
-def test_eight_devices_train_as_one_does(plain, whole, tmp_path, monkeypatch, mesh):
-    def small_ones_too(*arguments, **settings):
-        return abstract_state(*arguments, **settings, fsdp_min_size=64)
-
-    monkeypatch.setattr(setup_lib, "abstract_state", small_ones_too)
+def test_eight_devices_train_as_one_does(plain, whole, tmp_path, small_ones_too, mesh):
     config = tiny.resolved(plain, mesh=mesh, evals={}, checkpoint={})
     if "fsdp" in mesh:
         specs = [leaf.sharding.spec for leaf in jax.tree.leaves(tiny.make_setup(config).abstract.params)]
