@@ -23,10 +23,10 @@ follow the description of the data set and are not those of its authors. So the 
 numbers below those expected say nothing about the paper.
 
 Both steps of the ladder show in the small setting: self-supervision adds texture, at the cost of shape, and
-CoMM alone tells synergy from chance. But CoMM is far behind in shape, and no number but the chance ones comes
-near the paper's. The likely reason is length: in 750 steps of 64 pairs a method sees a twentieth of the pairs
-that it sees in the paper, CoMM has to learn a fusion block besides its encoders, and all losses were still
-falling when the learning rate had come to its end. Longer training was not tried.
+CoMM alone tells synergy from chance. But CoMM is far behind in shape, and of the paper's numbers only those
+at chance are within the tolerance. The likely reason is length: in 750 steps of 64 pairs a method sees a
+twentieth of the pairs that it sees in the paper, CoMM has to learn a fusion block besides its encoders, and
+all losses were still falling when the learning rate had come to its end. Longer training was not tried.
 
 Synergy is probed on as many pairs that agree as pairs that do not.
 """

@@ -36,8 +36,8 @@ from mmjax.files import write_json, write_text
 
 CONFIG, DATA, RESULT, PLAN = "config.json", "data.json", "result.json", "plan.json"
 _LOCK = ".lock"
-# Of each folder of experiments/, see `mmjax.reproduce`.
-_TABLES = ("README.md", "results.json", "table.csv", "table.tex", "table.svg")
+# What `mmjax.reproduce` writes into each folder of experiments/.
+TABLES = ("README.md", "results.json", "table.csv", "table.tex", "table.svg")
 _VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -245,7 +245,7 @@ def git_revision() -> str | None:
     """
     try:
         revision = _git("rev-parse", "--short=12", "HEAD")
-        tables = [f":(exclude,top,glob)experiments/*/{name}" for name in _TABLES]
+        tables = [f":(exclude,top,glob)experiments/*/{name}" for name in TABLES]
         changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", *tables)
     except (OSError, subprocess.SubprocessError):
         return None

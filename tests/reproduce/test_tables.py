@@ -6,9 +6,10 @@ from xml.etree import ElementTree
 import pytest
 from table_cases import EXPECTED, METRIC, declared, measured
 
-from mmjax.reproduce import Claim, Row, page, plot
+from mmjax.reproduce import Claim, Row, folder, page, plot
 from mmjax.reproduce.export import to_csv, to_tex
 from mmjax.reproduce.measured import Measured, claim_verdict, expected_verdict
+from mmjax.training import workdir
 
 
 @pytest.mark.parametrize(
@@ -97,6 +98,12 @@ def test_an_experiment_may_show_the_time_of_a_step(digests):
 
 
 ONE = Row("one", "first & 10%", "x.json", expected={METRIC: EXPECTED})
+
+
+def test_what_is_written_is_no_change_of_the_code(digests):
+    """`git_revision` leaves exactly these files out."""
+    written = folder.computed("colours", Measured(declared(), {"one": measured(0.5)}))
+    assert {*written, folder.RESULTS} == set(workdir.TABLES)
 
 
 def test_the_table_for_other_programs(digests):

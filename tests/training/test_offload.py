@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import toy
-from test_step import assert_equal, host
+from toy import assert_equal, host
 
 from mmjax.errors import ConfigError
 from mmjax.parallel import placement

@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 import toy
+from toy import assert_equal, host
 
 from mmjax.errors import ConfigError
 from mmjax.training.state import shardings_of
@@ -18,14 +19,6 @@ def train(setup, steps=3):
         state, metrics = setup.step(state, toy.make_batch(i))
         losses.append(float(metrics["loss"][0]))
     return losses, state, metrics
-
-
-def host(tree):
-    return jax.tree.map(np.array, tree)
-
-
-def assert_equal(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
 def test_training_lowers_the_loss():

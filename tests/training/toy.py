@@ -199,3 +199,13 @@ def set_up(mesh=(), model=None, *, optimizer="adamw", frozen=(), ema=0.0, offloa
 
 # Compiling is what takes time here: tests that do not count compilations share.
 shared_set_up = functools.cache(set_up)
+
+
+def host(tree):
+    """Copies of the arrays as NumPy's."""
+    return jax.tree.map(np.array, tree)
+
+
+def assert_equal(one, other):
+    """The same bits."""
+    jax.tree.map(np.testing.assert_array_equal, one, other)
