@@ -1,12 +1,13 @@
 """CLIP: two encoders and a contrastive loss over the batch (Radford et al. 2021, arXiv:2103.00020).
 
     ./launch.sh train --config=configs/clip.py
-    ./launch.sh train --config=configs/clip.py:img=B/32,data=pairs.jsonl,batch=32768,epochs=32
+    ./launch.sh train --config=configs/clip.py:img=B/32,data=pairs.jsonl,batch=32768,epochs=32,imagenet=true
 
 By default a small model learns drawings and their names (openmoji) on any machine. `img=B/32`, `B/16` or
 `L/14` is the paper's model with its settings (tables 18 to 20; the batch is the paper's too where it is
 asked for), on `data=coco` or a manifest of one's own. Its text goes through CLIP's own tokenizer, which
-comes with the published weights that `init` names; `tune` starts both encoders from them.
+comes with the published weights that `init` names; `tune` starts both encoders from them. `imagenet`
+evaluates on ImageNet zero-shot, too. `configs/zero_shot.py` judges the published weights themselves.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +32,9 @@ BLOCKS = {"activation": "quick_gelu", "eps": 1e-5}
 
 
 def get_config(text: str = "") -> ConfigDict:
-    args = config_lib.arguments(text, img="tiny", data="openmoji", batch=256, epochs=10, init="", tune=False)
+    args = config_lib.arguments(
+        text, img="tiny", data="openmoji", batch=256, epochs=10, init="", tune=False, imagenet=False
+    )
     if args.img not in SIZES:
         raise ConfigError(f"config argument img: got '{args.img}', expected one of: {', '.join(SIZES)}")
     variant, patch, size, text_width, width, peak = SIZES[args.img]
@@ -55,9 +58,8 @@ def get_config(text: str = "") -> ConfigDict:
         }
         tokens, tokenizer = presets.tokens(77, template=True), {"type": "file", "path": weights}
         crop = [0.9, 1.0]
-    data = presets.pairs(
-        args.data, image=presets.images(size, presets.CLIP, crop), text=tokens, tokenizer=tokenizer
-    )
+    images = presets.images(size, presets.CLIP, crop, whole=args.img == "tiny")
+    data = presets.pairs(args.data, image=images, text=tokens, tokenizer=tokenizer)
     init = weights if args.tune and args.img != "tiny" else ""
     config = {
         "batch_size": args.batch,
@@ -77,6 +79,8 @@ def get_config(text: str = "") -> ConfigDict:
         },
         "evals": presets.contrastive_evals(data),
     }
+    if args.imagenet:
+        config["data"]["eval"]["imagenet"], config["evals"]["imagenet"] = presets.imagenet_zero_shot()
     if args.img != "tiny":
         config |= {"dtype": "bfloat16", "remat": True}
     return ConfigDict(config)

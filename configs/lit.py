@@ -14,7 +14,7 @@ low-rank factors beside its kernels learn too (docs/finetuning.md). The other wa
 
 locks a published image encoder, and a text encoder is trained from scratch with the paper's settings
 (appendix I), on `data=coco` or a manifest of one's own. The setting of the paper's table is
-`batch=16384,steps=60000,data=MANIFEST`.
+`batch=16384,steps=60000,data=MANIFEST`. `imagenet` evaluates on ImageNet zero-shot, too.
 """
 
 from ml_collections import ConfigDict
@@ -40,7 +40,9 @@ VIT_B16 = {"type": "vit", "variant": "B", "patch_size": 16, "eps": 1e-12}
 
 
 def get_config(text: str = "") -> ConfigDict:
-    args = config_lib.arguments(text, locked="text", img="", data="openmoji", batch=64, epochs=16, steps=0)
+    args = config_lib.arguments(
+        text, locked="text", img="", data="openmoji", batch=64, epochs=16, steps=0, imagenet=False
+    )
     if args.locked == "text":
         config = locked_text(args)
     elif args.locked == "image":
@@ -51,6 +53,8 @@ def get_config(text: str = "") -> ConfigDict:
         config["total_steps"] = args.steps
     else:
         config["total_epochs"] = args.epochs
+    if args.imagenet:
+        config["data"]["eval"]["imagenet"], config["evals"]["imagenet"] = presets.imagenet_zero_shot()
     config["batch_size"] = args.batch
     config["optimizer"]["frozen"] = [f"{args.locked}_encoder/.*"]
     return ConfigDict(config)

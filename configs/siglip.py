@@ -6,7 +6,7 @@
 By default a small model learns drawings and their names (openmoji) on any machine. `img=B/16`, `L/16` or
 `So400m/14` is the paper's model and optimizer (section 4), on `data=coco` or a manifest of one's own;
 `init=hf:google/siglip-base-patch16-224` starts both encoders from published weights and takes their
-tokenizer.
+tokenizer. `imagenet` evaluates on ImageNet zero-shot, too. `configs/zero_shot.py` judges published weights.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,9 @@ BLOCKS = {"activation": "gelu_tanh"}
 
 
 def get_config(text: str = "") -> ConfigDict:
-    args = config_lib.arguments(text, img="tiny", data="openmoji", batch=256, epochs=10, steps=0, init="")
+    args = config_lib.arguments(
+        text, img="tiny", data="openmoji", batch=256, epochs=10, steps=0, init="", imagenet=False
+    )
     tiny = args.img == "tiny"
     variant, patch, size, length = _size(args.img)
     image = {"type": "vit", "variant": variant, "patch_size": patch, "pooling": "map", **BLOCKS}
@@ -36,7 +38,9 @@ def get_config(text: str = "") -> ConfigDict:
     if tiny:
         image |= {"width": 128, "depth": 4, "heads": 4}
         caption |= {"width": 128, "depth": 2, "heads": 4}
-    tokens = presets.tokens(length, template=True) if args.init else presets.tokens(length, end="eos")
+    # Published weights have seen texts in lower case only.
+    published = {"template": True, "lower": True}
+    tokens = presets.tokens(length, **published) if args.init else presets.tokens(length, end="eos")
     data = presets.pairs(
         args.data,
         image=presets.images(size, presets.HALF, [0.8, 1.0] if tiny else [0.4, 1.0]),
@@ -67,6 +71,8 @@ def get_config(text: str = "") -> ConfigDict:
         "evals": presets.contrastive_evals(data),
     }
     config |= {"total_steps": args.steps} if args.steps else {"total_epochs": args.epochs}
+    if args.imagenet:
+        config["data"]["eval"]["imagenet"], config["evals"]["imagenet"] = presets.imagenet_zero_shot()
     if not tiny:
         config |= {"dtype": "bfloat16", "remat": True}
     return ConfigDict(config)

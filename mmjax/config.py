@@ -139,9 +139,10 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
             f"the length of training is given by {' and '.join(totals) or 'nothing'}; "
             "set exactly one of total_steps, total_epochs, total_examples"
         )
-    for key in ("batch_size", totals[0]):
-        if config[key] <= 0:
-            raise ConfigError(f"{key}: got {config[key]}, expected more than 0")
+    if config["batch_size"] <= 0:
+        raise ConfigError(f"batch_size: got {config['batch_size']}, expected more than 0")
+    if config[totals[0]] < 0:
+        raise ConfigError(f"{totals[0]}: got {config[totals[0]]}, expected more, or 0 to train nothing")
     least_values = {"data.num_workers": 0, "data.prefetch": 1, "log.every_steps": 1, "checkpoint.keep": 1}
     for key, least in least_values.items():
         section, name = key.split(".")

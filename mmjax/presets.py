@@ -26,8 +26,10 @@ def pairs(
 
     Args:
       source: 'openmoji', drawings with English names and keywords, for any machine; 'coco', COCO captions
-        (Chen et al. 2015, arXiv:1504.00325) through TFDS; or a manifest's path, with columns `image`,
-        `text` and `split`.
+        (Chen et al. 2015, arXiv:1504.00325) through TFDS, with the 5,000 images of the validation split of
+        Karpathy and Fei-Fei (2015, arXiv:1412.2306), each with its first five captions, for evaluation;
+        'laion400m', images of the web and their texts (Schuhmann et al. 2021, arXiv:2111.02114) through TFDS,
+        to train on alone; or a manifest's path, with columns `image`, `text` and `split`.
       image: transforms for 'train' and 'eval', see `images`.
       text: transforms of one text, for 'train' and 'eval', see `tokens`.
       tokenizer: a tokenizer's spec; None trains a WordPiece of at most 12,000 tokens on the captions.
@@ -35,30 +37,39 @@ def pairs(
     Raises:
       ConfigError: for any other source.
     """
-    evaluated = "test"
+    evaluated: dict[str, Any] = {}
     if source == "openmoji":
         splits = ("train+validation", "test")  # nothing is chosen by the validation split
         train, test = ({"type": "openmoji", "split": s, "base_only": True} for s in splits)
         features, labels = ["name", "keywords"], {"pixel_id": "pixel_id", "subgroup_id": "subgroup"}
         joined = {"train": {"type": "join_texts", "keep": 0.5}, "eval": {"type": "join_texts"}}
+        evaluated["test"] = {"dataset": test}
     elif source == "coco":
         train, test = ({"type": "tfds", "name": "coco_captions", "split": s} for s in ("train", "val"))
         features, labels = ["captions.text"], {}
         joined = {"train": {"type": "choose"}, "eval": {"type": "first"}}
-        evaluated = "validation"
+        evaluated["validation"] = {
+            "dataset": {"type": "explode", "dataset": test, "feature": "captions.text", "most": 5},
+            "streams": {"text": list(text["eval"])},
+            "labels": {"image_id": "record"},
+        }
+    elif source == "laion400m":
+        train = {"type": "tfds", "name": "laion400m/images"}
+        features, labels, joined = ["caption"], {}, {"train": None, "eval": None}
     elif source.endswith(_MANIFESTS):
         train, test = ({"type": "manifest", "path": source, "split": s} for s in ("train", "test"))
         features, labels, joined = ["text"], {}, {"train": None, "eval": None}
+        evaluated["test"] = {"dataset": test}
     else:
         raise ConfigError(
-            f"config argument data: got '{source}', expected openmoji, coco, or a manifest ending in "
-            f"{', '.join(_MANIFESTS)}"
+            f"config argument data: got '{source}', expected openmoji, coco, laion400m, or a manifest "
+            f"ending in {', '.join(_MANIFESTS)}"
         )
     chains = {part: ([joined[part]] if joined[part] else []) + list(text[part]) for part in joined}
     default = {"type": "wordpiece", "features": features, "vocab_size": 12000, "min_frequency": 1}
     return {
         "train": train,
-        "eval": {evaluated: {"dataset": test}},
+        "eval": evaluated,
         "streams": {
             "image": {"features": ["image"], **image},
             "text": {"features": features, **chains},
@@ -69,7 +80,7 @@ def pairs(
 
 
 def images(
-    size: int, pixels: tuple[list[float], list[float]], scale: Sequence[float]
+    size: int, pixels: tuple[list[float], list[float]], scale: Sequence[float], *, whole: bool = True
 ) -> dict[str, list[dict]]:
     """Transforms of images.
 
@@ -77,15 +88,28 @@ def images(
       size: pixels of a side.
       pixels: (mean, std) they are normalised with.
       scale: smallest and largest part of the area that a random crop keeps in training.
+      whole: whether evaluation sees the whole image, whatever becomes of its proportions, or the square in
+        its middle.
     """
     decode, normalise = {"type": "decode_image"}, {"type": "normalise", "mean": pixels[0], "std": pixels[1]}
     crop = {"type": "random_resized_crop", "size": size, "scale": list(scale)}
-    return {"train": [decode, crop, normalise], "eval": [decode, {"type": "resize", "size": size}, normalise]}
+    fit = [{"type": "resize", "size": size}]
+    if not whole:
+        fit = [{"type": "resize_short_side", "size": size}, {"type": "center_crop", "size": size}]
+    return {"train": [decode, crop, normalise], "eval": [decode, *fit, normalise]}
 
 
-def tokens(length: int, **tokenize: Any) -> dict[str, list[dict]]:
-    """Transforms of one text: `length` token ids, padded; `tokenize` are further fields of that transform."""
+def tokens(length: int, *, lower: bool = False, **tokenize: Any) -> dict[str, list[dict]]:
+    """Transforms of one text: `length` token ids, padded.
+
+    Args:
+      length: tokens, special ones counted.
+      lower: whether the text is put into lower case first.
+      tokenize: further fields of that transform.
+    """
     chain = [{"type": "tokenize", "max_length": length, **tokenize}, {"type": "pad", "length": length}]
+    if lower:
+        chain = [{"type": "clean_text", "lower": True}, *chain]
     return {"train": chain, "eval": chain}
 
 
@@ -93,9 +117,11 @@ def contrastive_evals(data: Mapping[str, Any]) -> dict[str, Any]:
     """Retrieval between 'image_embedding' and 'text_embedding', and what the data's labels allow besides.
 
     Args:
-      data: from `pairs`.
+      data: from `pairs`; where that has nothing to evaluate on, there are no evaluators.
     """
-    (split,) = data["eval"]
+    if not data["eval"]:
+        return {}
+    ((split, evaluated),) = data["eval"].items()
     positives = ["pixel_id"] if "pixel_id" in data["labels"] else []
     evals = {
         "retrieval": {
@@ -110,6 +136,8 @@ def contrastive_evals(data: Mapping[str, Any]) -> dict[str, Any]:
             "every_percent": 25.0,
         }
     }
+    if "labels" in evaluated:  # several captions of an image
+        evals["retrieval"]["a_item"] = "image_id"
     if positives:  # the control that learns nothing
         features = data["streams"]["text"]["features"]
         control = {"type": "bag_of_words_retrieval", "data": split, "positives": positives}
@@ -122,6 +150,26 @@ def contrastive_evals(data: Mapping[str, Any]) -> dict[str, Any]:
             "text_embedding": "text_embedding",
         }
     return evals
+
+
+def imagenet_zero_shot() -> tuple[dict[str, Any], dict[str, Any]]:
+    """(a data set for `data.eval`, an evaluator): ImageNet's validation images by the names of their classes.
+
+    The images come through TFDS, the 1,000 names and 80 templates are those of CLIP (Radford et al. 2021,
+    arXiv:2103.00020).
+    """
+    images = {"type": "tfds", "name": "imagenet2012", "split": "validation"}
+    evaluator = {
+        "type": "zero_shot",
+        "data": "imagenet",
+        "streams": ["image"],
+        "label": "imagenet_class",
+        "embedding": "image_embedding",
+        "text_embedding": "text_embedding",
+        "benchmark": "imagenet1k",
+        "every_percent": 25.0,
+    }
+    return {"dataset": images, "drop": ["text"], "labels": {"imagenet_class": "label"}}, evaluator
 
 
 def embeddings(width: int) -> dict[str, dict]:

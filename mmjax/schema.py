@@ -60,11 +60,13 @@ class EvalData:
     dataset: where the records come from.
     streams: transforms that replace the stream's `eval` ones here (degraded inputs, say).
     drop: streams that are hidden from the model here.
+    labels: as `data.labels`, for labels that training does not have, or that another feature holds here.
     """
 
     dataset: component("datasets")
     streams: dict[str, list[component("transforms")]] = _empty(dict)
     drop: list[str] = _empty(list)
+    labels: dict[str, str] = _empty(dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,12 +143,15 @@ class Model:
 class Init:
     """Parameters to start from.
 
-    run: a run's directory, whose last checkpoint is read; empty starts fresh.
+    weights: published weights of a whole model, named as in `ModelStream.init`: its encoders, and the heads
+      that have the same names; empty starts fresh.
+    run: a run's directory, whose last checkpoint is read, after `weights`; empty takes none.
     step: which checkpoint of it; none takes the best where one was chosen, else the last.
-    include, exclude: regular expressions on parameter paths; what is not included, and what is
-      excluded, starts fresh.
+    include, exclude: regular expressions on parameter paths; of `run`, what is not included, and what is
+      excluded, is not taken.
     """
 
+    weights: str = ""
     run: str = ""
     step: int | None = None
     include: list[str] = dataclasses.field(default_factory=lambda: [".*"])
@@ -237,7 +242,8 @@ class Log:
 class Config:
     """A run.
 
-    Exactly one of total_steps, total_epochs, total_examples says how long it trains.
+    Exactly one of total_steps, total_epochs, total_examples says how long it trains. With 0 it trains
+    nothing, and evaluates what it starts from.
     dtype: what the model computes in; parameters are always float32.
     remat: what each block recomputes in the backward pass. False keeps all activations, true recomputes
       all; 'dots' keeps the results of matrix products, 'dots_with_no_batch_dims' those of products with

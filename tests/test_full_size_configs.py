@@ -20,6 +20,8 @@ FULL = [
     ("clip.py:img=B/32,data=coco", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 151.3),
     ("clip.py:img=B/16,data=coco", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 149.6),
     ("clip.py:img=L/14,data=coco", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 427.6),
+    ("zero_shot.py:model=clip-B/32", 49408, {"image": IMAGE, "text": CLIP_TEXT}, 151.3),
+    ("zero_shot.py:model=siglip2-B/16", 256000, {"image": IMAGE, "text": ((64,), "int32")}, 375.2),
     ("siglip.py:img=B/16,data=coco", 32000, {"image": IMAGE, "text": ((64,), "int32")}, 203.2),
     (
         "lit.py:locked=image,img=hf:google/vit-base-patch16-224-in21k,data=coco",
@@ -65,7 +67,9 @@ def test_full_size(reference, vocabulary, spec, millions):
     ("reference", "message"),
     [
         ("clip.py:img=B/64", "argument img: got 'B/64', expected one of: tiny, B/32"),
-        ("clip.py:data=laion", "argument data: got 'laion', expected openmoji, coco, or a manifest"),
+        ("clip.py:data=laion", "argument data: got 'laion', expected openmoji, coco, laion400m, or a"),
+        ("zero_shot.py:model=clip", "argument model: got 'clip', expected one of: clip-B/32"),
+        ("zero_shot.py:data=laion400m", "argument data: got 'laion400m', which has no test split"),
         ("siglip.py:img=XL", "argument img: got 'XL', expected one of: tiny, B/16"),
         ("lit.py:locked=both", "argument locked: got 'both', expected text or image"),
         ("mbt.py:size=full", "argument data: is missing; size=full needs a manifest of clips"),

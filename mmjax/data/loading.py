@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
 from mmjax import components
+from mmjax.data.pipeline import eval_labels
+from mmjax.data.prepared import default_dir
 from mmjax.data.source import Source
 from mmjax.data.tokenizers import Tokenizer
 from mmjax.errors import ConfigError
@@ -42,8 +43,7 @@ class LoadedData:
 
 def data_dir(section: Mapping[str, Any]) -> pathlib.Path:
     """Where prepared data lives: `data.dir`, else $MMJAX_DATA_DIR, else ~/.cache/mmjax."""
-    chosen = section["dir"] or os.environ.get("MMJAX_DATA_DIR") or "~/.cache/mmjax"
-    return pathlib.Path(chosen).expanduser()
+    return pathlib.Path(section["dir"]).expanduser() if section["dir"] else default_dir()
 
 
 def prepare(section: Mapping[str, Any]) -> None:
@@ -79,23 +79,28 @@ def load(section: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer] | None 
     sources = {name: _open(part["dataset"], folder) for name, part in section["eval"].items()}
     if tokenizers is None:
         tokenizers = _tokenizers(section, train, folder)
-    names = {
-        label: train.class_names[feature]
-        for label, feature in section["labels"].items()
-        if feature in train.class_names
-    }
+    names = _class_names(section["labels"], train)
     for name, source in sources.items():
-        for label, feature in section["labels"].items():
-            if label in names and source.class_names.get(feature, names[label]) != names[label]:
+        given = _class_names(eval_labels(section, name), source)
+        for label in given.keys() & names.keys():
+            if given[label] != names[label]:
                 raise ConfigError(
-                    f"data.eval.{name}: '{feature}' has other classes than in data.train; use the same"
+                    f"data.eval.{name}: '{label}' has other classes than in data.train or another of "
+                    "data.eval; use the same, or give the label another name"
                 )
+        names = given | names
     return LoadedData(train, {"train": train, **sources}, dict(tokenizers), names)
 
 
 def load_tokenizers(folder: pathlib.Path) -> dict[str, Tokenizer]:
     """The tokenizers saved in a run's `tokenizers/` directory, by name."""
     return {path.stem: Tokenizer.load(path) for path in sorted(folder.glob("*.json"))}
+
+
+def _class_names(labels: Mapping[str, str], source: Source) -> dict[str, list[str]]:
+    """Label in the batch -> the names of its classes, for those that have names."""
+    known = source.class_names
+    return {label: known[feature] for label, feature in labels.items() if feature in known}
 
 
 def _datasets(section):

@@ -88,8 +88,8 @@ class EvalPipeline:
     Args:
       source: the records.
       data: the `data` section of a resolved config.
-      name: a key of `data.eval`, whose `streams` replace transforms and whose `drop` hides streams;
-        '' for the streams as they are.
+      name: a key of `data.eval`, whose `streams` replace transforms, whose `drop` hides streams and which
+        may have labels of its own; '' for the streams and labels as they are.
       batch_size: examples in a step, over all processes.
       tokenizers: by name.
       spec: of the training data, for streams that these records may lack altogether.
@@ -116,7 +116,8 @@ class EvalPipeline:
         self._rows = _Rows(batch_size, process_index, process_count)
         self._num_workers = data["num_workers"]
         streams, drop = eval_streams(data, name)
-        preprocessor = Preprocessor(streams, data["labels"], tokenizers, train=False, drop=drop)
+        labels = eval_labels(data, name)
+        preprocessor = Preprocessor(streams, labels, tokenizers, train=False, drop=drop)
         preprocessor.spec = preprocessor.find_spec(source, fallback=spec)
         self._examples = _Examples(source, preprocessor, self._rows, seed)
 
@@ -155,6 +156,12 @@ def eval_streams(data: Mapping[str, Any], name: str) -> tuple[dict[str, dict[str
             )
         streams[stream]["eval"] = transforms
     return streams, list(section["drop"])
+
+
+def eval_labels(data: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Name in the batch -> feature of the record, for an evaluation data set; arguments as `eval_streams`."""
+    own = data["eval"][name]["labels"] if name in data["eval"] else {}
+    return {**data["labels"], **own}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import pathlib
 import shutil
 import uuid
@@ -18,6 +19,11 @@ from mmjax.errors import DataError
 from mmjax.files import write_text
 
 DIGESTS = "digests.json"
+
+
+def default_dir() -> pathlib.Path:
+    """Where prepared data lives unless a config says otherwise: $MMJAX_DATA_DIR, else ~/.cache/mmjax."""
+    return pathlib.Path(os.environ.get("MMJAX_DATA_DIR") or "~/.cache/mmjax").expanduser()
 
 
 @contextlib.contextmanager

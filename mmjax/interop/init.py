@@ -1,4 +1,4 @@
-"""Encoders of a config that start from published weights: `model.streams.<name>.init`."""
+"""Models that start from published weights: `model.streams.<name>.init` and `init.weights`."""
 
 from __future__ import annotations
 
@@ -14,37 +14,48 @@ import numpy as np
 
 from mmjax.data.published import locate
 from mmjax.errors import ConfigError
-from mmjax.interop.pretrained import Variables, first_of, normalise_section, read_section, read_weights
+from mmjax.interop.pretrained import (
+    Variables,
+    Weights,
+    first_of,
+    normalise_section,
+    read_section,
+    read_weights,
+)
 from mmjax.layers.position import resize_positions
 from mmjax.layers.stacking import unstack_blocks
 from mmjax.parallel.placement import named_leaves
 
-# What may differ: how a model is trained, and what of it is read.
+# What may differ: how a model is trained, and how much it reads;
 _FREE = (
     *("dropout", "attention_dropout", "feature_dropout", "drop_path"),
     *("mask_time_prob", "mask_time_length", "mask_feature_prob", "mask_feature_length"),
-    *("pooling", "pooler", "eos_id", "max_length", "antialias", "left_over"),
+    *("max_length", "antialias", "left_over"),
 )
+# and, of an encoder whose heads are new, what is read of it.
+_FREE_ALONE = (*_FREE, "pooling", "pooler", "eos_id")
 
 
 @dataclasses.dataclass(frozen=True)
 class InitReport:
-    """What became of published weights, as paths of parameters of the encoder.
+    """What became of published weights, as paths of parameters of an encoder, or of all heads.
 
     Attributes:
+      source: the weights.
       loaded: taken as they are.
       resized: positions, interpolated for another image size, or cut to fewer tokens.
-      fresh: parameters of the encoder that the weights do not have.
-      left: arrays of the weights that the encoder does not have.
+      fresh: parameters that the weights do not have.
+      left: arrays, or heads, of the weights that the model does not have.
     """
 
+    source: str
     loaded: list[str]
     resized: list[str]
     fresh: list[str]
     left: list[str]
 
     def __str__(self) -> str:
-        parts = [f"{len(self.loaded)} arrays loaded"]
+        parts = [f"{self.source}: {len(self.loaded)} arrays loaded"]
         for what in ("resized", "fresh", "left"):
             names = getattr(self, what)
             if names:
@@ -52,35 +63,39 @@ class InitReport:
         return "; ".join(parts)
 
 
-def check_architectures(section: Mapping[str, Any]) -> None:
-    """Whether the encoders are those of the weights that their streams' `init` names.
+def check_architectures(section: Mapping[str, Any], whole: str = "") -> None:
+    """Whether the encoders are those of the weights that they start from.
 
     Args:
       section: a normalised `schema.Model`; sizes that the data will give may still be 0.
+      whole: `init.weights` of the config.
 
     Raises:
       DataError: the weights cannot be had.
       ConfigError: the architecture of an encoder is another one; names the field.
     """
-    for name, stream in section["streams"].items():
-        if stream["init"]:
-            theirs = read_section(locate(stream["init"]))
-            source = _stream_of(theirs, stream["kind"], name, stream["init"])
-            _check_architecture(name, stream, theirs["streams"][source]["encoder"])
+    for name, stream, given, key in _starting(section, whole):
+        theirs = read_section(locate(given))
+        source = _stream_of(theirs, stream["kind"], key, given)
+        _check_architecture(name, stream, theirs["streams"][source]["encoder"])
 
 
-def published_encoders(
-    section: Mapping[str, Any], variables: Mapping[str, Any]
+def published_start(
+    section: Mapping[str, Any], variables: Mapping[str, Any], whole: str = ""
 ) -> tuple[Variables, dict[str, InitReport]]:
-    """The arrays with which the encoders of a model start, where its streams name published weights.
+    """The arrays with which a model starts, where its streams or the whole of it name published weights.
+
+    Of the whole model's weights it takes the encoder of each stream that names none of its own, and the heads
+    that have the same names, such as the projections and the scale of CLIP.
 
     Args:
       section: a normalised `schema.Model`.
       variables: the model's collections, of which only the shapes are looked at.
+      whole: `init.weights` of the config; empty: there are none.
 
     Returns:
-      (collection -> '<stream>_encoder' -> arrays, of those streams, one layer after the other and not
-      stacked; stream -> what became of its weights).
+      (collection -> '<stream>_encoder' or '<head>_head' -> arrays, one layer after the other and not stacked;
+      'stream <name>' or 'heads' -> what became of the weights).
 
     Raises:
       DataError: the weights cannot be had.
@@ -88,23 +103,41 @@ def published_encoders(
     """
     found: dict[str, np.ndarray] = {}
     reports = {}
-    for name, stream in section["streams"].items():
-        if not stream["init"]:
-            continue
-        arrays, reports[name] = _encoder(name, stream, variables)
-        for path, array in arrays.items():
-            collection, inside = path.split("/", 1)
-            found[f"{collection}/{name}_encoder/{inside}"] = array
+    target = jax.eval_shape(unstack_blocks, dict(variables))
+    read: dict[str, Weights] = {}
+    for name, stream, given, key in _starting(section, whole):
+        weights = read[given] = read.get(given) or read_weights(locate(given))
+        source = _stream_of(weights.section, stream["kind"], key, given)
+        _check_architecture(name, stream, weights.section["streams"][source]["encoder"])
+        theirs = _leaves(weights.variables, f"{source}_encoder")
+        wanted = _leaves(target, f"{name}_encoder")
+        arrays, reports[f"stream {name}"] = _fitted(theirs, wanted, given, key)
+        found |= _placed(arrays, f"{name}_encoder")
+    if whole:
+        weights = read.get(whole) or read_weights(locate(whole))
+        loaded, fresh = [], []
+        for head in section["heads"]:
+            arrays = _leaves(weights.variables, f"{head}_head")
+            wanted = _leaves(target, f"{head}_head")
+            loaded += [f"{head}/{path}" for path in wanted if path in arrays]
+            fresh += [f"{head}/{path}" for path in wanted if path not in arrays]
+            found |= _placed({path: arrays[path] for path in wanted if path in arrays}, f"{head}_head")
+        left = [head for head in weights.section["heads"] if head not in section["heads"]]
+        reports["heads"] = InitReport(whole, loaded, [], fresh, left)
     return flax.traverse_util.unflatten_dict(found, sep="/"), reports
 
 
-def _encoder(name, stream, variables):
-    """('params/...' inside the encoder -> array, what became of the weights) for one stream."""
-    weights = read_weights(locate(stream["init"]))
-    theirs = _stream_of(weights.section, stream["kind"], name, stream["init"])
-    _check_architecture(name, stream, weights.section["streams"][theirs]["encoder"])
-    source = _leaves(weights.variables, f"{theirs}_encoder")
-    target = _leaves(jax.eval_shape(unstack_blocks, dict(variables)), f"{name}_encoder")
+def _starting(section, whole):
+    """(name, stream, its weights, the config's key that names them) of the streams that start from some."""
+    for name, stream in section["streams"].items():
+        if stream["init"]:
+            yield name, stream, stream["init"], f"model.streams.{name}.init"
+        elif whole and stream["encoder"]:
+            yield name, stream, whole, "init.weights"
+
+
+def _fitted(source, target, given, key):
+    """(path -> array of an encoder, what became of the weights)."""
     arrays, loaded, resized = {}, [], []
     for path, leaf in target.items():
         if path not in source:
@@ -113,21 +146,26 @@ def _encoder(name, stream, variables):
         if array.shape == leaf.shape:
             loaded.append(path)
         else:
-            array = _resized(array, leaf.shape, path, name)
+            array = _resized(array, leaf.shape, path, key)
             resized.append(path)
         arrays[path] = array
-    report = InitReport(loaded, resized, sorted(set(target) - set(arrays)), sorted(set(source) - set(arrays)))
-    return arrays, report
+    fresh, left = sorted(set(target) - set(arrays)), sorted(set(source) - set(arrays))
+    return arrays, InitReport(given, loaded, resized, fresh, left)
 
 
-def _stream_of(section, kind, name, source):
+def _placed(arrays, part):
+    """'params/<part>/...' -> array."""
+    split = ((path.split("/", 1), array) for path, array in arrays.items())
+    return {f"{collection}/{part}/{inside}": array for (collection, inside), array in split}
+
+
+def _stream_of(section, kind, key, source):
     """The stream of a published model that an encoder for `kind` comes from."""
     kinds = {theirs: stream["kind"] for theirs, stream in section["streams"].items()}
     matching = [theirs for theirs, their_kind in kinds.items() if their_kind == kind]
     if not matching:
         raise ConfigError(
-            f"model.streams.{name}.init: '{source}' encodes {', '.join(sorted(kinds.values()))}, "
-            f"this stream is {kind}"
+            f"{key}: '{source}' encodes {', '.join(sorted(kinds.values()))}, this stream is {kind}"
         )
     return matching[0]
 
@@ -135,11 +173,12 @@ def _stream_of(section, kind, name, source):
 def _check_architecture(name, stream, theirs):
     ours = normalise_section({"streams": {name: {**stream, "init": ""}}})["streams"][name]["encoder"]
     path = f"model.streams.{name}.encoder"
+    free = _FREE_ALONE if stream["init"] else _FREE
     if ours["type"] != theirs["type"]:
         raise ConfigError(f"{path}.type: is '{ours['type']}', the weights of init are of '{theirs['type']}'")
     for key, value in theirs.items():
         own = ours[key]
-        if key in _FREE or own == value or (key == "vocab_size" and not own):
+        if key in free or own == value or (key == "vocab_size" and not own):
             continue
         if not isinstance(value, float) or own is None or not math.isclose(own, value, rel_tol=1e-6):
             raise ConfigError(f"{path}.{key}: is {own!r}, the weights of init have {value!r}; set it to that")
@@ -150,14 +189,13 @@ def _check_architecture(name, stream, theirs):
         )
 
 
-def _resized(array, shape, path, name):
+def _resized(array, shape, path, key):
     if path.endswith("positions/table") and array.ndim == len(shape) == 3:
         return np.asarray(resize_positions(jnp.asarray(array), *shape[:2]))
     if path.endswith("positions/table") and array.ndim == len(shape) == 2 and shape[0] < array.shape[0]:
         return array[: shape[0]]
     raise ConfigError(
-        f"model.streams.{name}.init: {path} is {list(array.shape)} in the weights, expected {list(shape)}, "
-        "as in the encoder"
+        f"{key}: {path} is {list(array.shape)} in the weights, expected {list(shape)}, as in the encoder"
     )
 
 

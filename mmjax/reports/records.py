@@ -10,8 +10,9 @@ from absl import logging
 
 from mmjax import components
 from mmjax.data.loading import data_dir
+from mmjax.data.pipeline import eval_labels
 from mmjax.data.source import Record, Source, feature
-from mmjax.errors import MmjaxError
+from mmjax.errors import DataError, MmjaxError
 
 
 class Records:
@@ -43,7 +44,7 @@ class Records:
             parts = value if isinstance(value, list | tuple) else [value]
             if text := ", ".join(part for part in parts if isinstance(part, str) and part):
                 return text
-        return ", ".join(self._classes(self._sources[data], record)) if record is not None else ""
+        return ", ".join(self._classes(data, record)) if record is not None else ""
 
     def _record(self, data, example_id) -> Record | None:
         if data not in self._sources:
@@ -72,19 +73,26 @@ class Records:
         return None if position is None else source[position]
 
     def _values(self, kind: str, record: Record | None) -> Iterator[Any]:
-        """The values of all features that streams of a kind read from a record."""
+        """The values of the features that streams of a kind read from a record, as far as it has them."""
         for name, stream in self._config["model"]["streams"].items():
             if stream["kind"] == kind and record is not None:
-                yield from (
-                    feature(record, path) for path in self._config["data"]["streams"][name]["features"]
-                )
+                paths = self._config["data"]["streams"][name]["features"]
+                yield from (value for path in paths if (value := _value(record, path)) is not None)
 
-    def _classes(self, source: Source, record: Record) -> Iterator[str]:
-        for label, path in self._config["data"]["labels"].items():
-            names = source.class_names.get(path)
-            value = None if names is None else feature(record, path)
+    def _classes(self, data: str, record: Record) -> Iterator[str]:
+        for label, path in eval_labels(self._config["data"], data).items():
+            names = self._sources[data].class_names.get(path)
+            value = None if names is None else _value(record, path)
             if value is None:
                 continue
             several = np.flatnonzero(value) if isinstance(value, np.ndarray) else [value]  # multi-hot, or one
             if len(several):
                 yield f"{label}: {', '.join(names[int(i)] for i in several)}"
+
+
+def _value(record: Record, path: str) -> Any:
+    """A feature's value; None also where this data set, unlike that of training, does not have it."""
+    try:
+        return feature(record, path)
+    except DataError:
+        return None

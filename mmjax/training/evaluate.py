@@ -25,6 +25,8 @@ from mmjax.training.setup import Setup, load_data, set_up
 from mmjax.training.state import TrainState, eval_params, place_params, shardings_of
 from mmjax.training.step import make_eval_step
 
+_TEXTS = 1024  # that are encoded at once: a thousand classes in 80 templates are too many
+
 
 class Evaluation:
     """Builds the evaluators once and runs those that are due.
@@ -42,6 +44,8 @@ class Evaluation:
         data = config_lib.to_dict(setup.config.data)
         sections = config_lib.to_dict(setup.config.evals)
         self._evaluators = build_evaluators(setup.config)
+        for evaluator in self._evaluators.values():
+            evaluator.prepare()
         self._every = {
             name: setup.to_steps(section, "every", where=f"evals.{name}")
             for name, section in sections.items()
@@ -62,7 +66,9 @@ class Evaluation:
             for name, source in setup.data.eval.items()
         }
         names = names_to_collect(
-            self._evaluators, data=self._pipelines, outputs=setup.outputs, batch=setup.pipeline.spec()
+            self._evaluators,
+            data={name: pipeline.spec() for name, pipeline in self._pipelines.items()},
+            outputs=setup.outputs,
         )
         shardings = shardings_of(setup.abstract)
         self._step = make_eval_step(setup.model, names, mesh=setup.mesh, shardings=shardings)
@@ -105,7 +111,12 @@ class Evaluation:
         preprocessor.spec = preprocessor.find_spec(ListSource(records))
         examples = [preprocessor(record) for record in records]
         batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-        return np.asarray(self._encode_step(params, model_state, batch, stream, output))
+        parts = []
+        for start in range(0, len(texts), _TEXTS):
+            rows = np.arange(start, start + min(_TEXTS, len(texts)))  # the last ones are filled up
+            part = {name: values.take(rows, axis=0, mode="clip") for name, values in batch.items()}
+            parts.append(np.asarray(self._encode_step(params, model_state, part, stream, output)))
+        return np.concatenate(parts)[: len(texts)]
 
     def _encode_stream(self, params, model_state, batch, stream, output):
         with activation_rules(self._setup.mesh):

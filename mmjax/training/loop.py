@@ -23,7 +23,7 @@ from mmjax.data.prefetch import prefetch
 from mmjax.errors import DataError, NonFiniteError, Preempted
 from mmjax.evaluation.run import build_evaluators, check_metric
 from mmjax.files import write_json
-from mmjax.interop.init import check_architectures, published_encoders
+from mmjax.interop.init import check_architectures, published_start
 from mmjax.parallel.mesh import batch_sharding
 from mmjax.parallel.placement import largest_replicated
 from mmjax.training import lora, resume, speed
@@ -91,7 +91,7 @@ def train(
     metrics = carried.get("metrics")
     peak = speed.peak_flops(setup.mesh.devices.flat, config.dtype)
     clock = speed.Clock(carried.get("clock", {}), step, config.batch_size, model_flops(setup), peak)
-    train_step = _compile(setup)
+    train_step = _compile(setup) if setup.total_steps else None
     finite = FiniteCheck(checkpoints)
     first_process = jax.process_index() == 0
     # All processes save together; an error that came to one of several leaves the others in the step.
@@ -133,7 +133,11 @@ def train(
         Profiler(workdir, profile_steps) as profiler,
         clock.training(),
     ):
-        if step and metrics is None and evaluation.due(step):  # an evaluator failed, then the run ended
+        if not setup.total_steps and metrics is None:  # nothing is trained: the start is the result
+            metrics = evaluate(evaluation.due(step))
+            if not checkpoints.steps():
+                save(metrics)
+        elif step and metrics is None and evaluation.due(step):  # an evaluator failed, then the run ended
             metrics = evaluate(evaluation.due(step))
         while step < setup.total_steps:
             try:
@@ -173,7 +177,7 @@ def _check_run(config: ConfigDict, workdir: pathlib.Path) -> None:
     workdir_lib.check_log(config.log)
     if config.checkpoint.best_metric is not None:
         check_metric(build_evaluators(config), config.checkpoint.best_metric, "checkpoint.best_metric")
-    check_architectures(config_lib.to_dict(config)["model"])
+    check_architectures(config_lib.to_dict(config)["model"], config.init.weights)
     source = pathlib.Path(config.init.run) / "checkpoints"
     begins = not complete_steps(workdir / "checkpoints")  # else the run goes on from its own
     if config.init.run and begins and not complete_steps(source):
@@ -289,7 +293,7 @@ def _start(setup: Setup, checkpoints: Checkpoints) -> tuple[TrainState, int, dic
 
 
 def initial_state(setup: Setup) -> TrainState:
-    """A fresh state, with published weights where streams name some, then those of a run `init` names.
+    """A fresh state, with published weights where the config names some, then those of a run `init` names.
 
     Raises:
       DataError: the weights cannot be had, or the other run has no checkpoint that is whole.
@@ -297,13 +301,13 @@ def initial_state(setup: Setup) -> TrainState:
     """
     state = create_state(setup.model, setup.batch, setup.tx, setup.abstract, seed=setup.config.seed)
     variables = {"params": state.params, **state.model_state}
-    published, reports = published_encoders(config_lib.to_dict(setup.config)["model"], variables)
-    for stream, report in reports.items():
-        logging.info("%s: %s: %s", stream, setup.config.model.streams[stream].init, report)
+    init, section = setup.config.init, config_lib.to_dict(setup.config.model)
+    published, reports = published_start(section, variables, init.weights)
+    for part, report in reports.items():
+        logging.info("%s: %s", part, report)
     if reports:
         params, _ = merge_params(state.params, published["params"])
         state = replace_params(state, params, merge_model_state(state.model_state, published))
-    init = setup.config.init
     if not init.run:
         return state
     step, source = restore_params(pathlib.Path(init.run) / "checkpoints", init.step)

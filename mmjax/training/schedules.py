@@ -88,13 +88,15 @@ class Schedule(abc.ABC):
         """The function from the number of updates already made to the learning rate.
 
         Args:
-          total_steps: length of the run.
+          total_steps: length of the run; 0 has no warm-up or decay.
           to_steps: reads a duration of this component, see the function of that name.
 
         Raises:
           ConfigError: where warm-up (and cool-down) do not fit into the run.
         """
         warmup = to_steps(dataclasses.asdict(self), "warmup", where="optimizer.schedule") or 0
+        if not total_steps:  # a run that trains nothing asks for no rate
+            return optax.constant_schedule(self.peak)
         if warmup >= total_steps:
             raise ConfigError(
                 f"optimizer.schedule: warm-up takes {warmup} of {total_steps} steps; expected fewer"

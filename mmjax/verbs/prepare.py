@@ -1,4 +1,4 @@
-"""prepare: the data sets and tokenizers of a config."""
+"""prepare: the data sets and tokenizers of a config, and what its evaluators need besides."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 
 from mmjax.data import loading
+from mmjax.evaluation.run import build_evaluators
 from mmjax.verbs import common
 
 
@@ -15,6 +16,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     config = common.resolve(flags, overrides)
+    for evaluator in build_evaluators(config).values():
+        evaluator.prepare()
     loading.prepare(config.data)
     data = loading.load(config.data)
     print(f"prepared in {loading.data_dir(config.data)}")

@@ -63,6 +63,7 @@ def section(streams=None, labels=None, evals=None, num_workers=0):
         "eval": {
             name: {
                 "drop": part.get("drop", []),
+                "labels": part.get("labels", {}),
                 "streams": {
                     k: components.normalise(v, list[transforms], f"data.eval.{name}.streams.{k}")
                     for k, v in part.get("streams", {}).items()

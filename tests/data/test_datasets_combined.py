@@ -1,4 +1,4 @@
-"""Mixtures and folds."""
+"""Mixtures, folds and examples by value."""
 
 import dataclasses
 import pathlib
@@ -8,6 +8,7 @@ import pytest
 
 from mmjax import components
 from mmjax.data.datasets import DATASETS
+from mmjax.data.datasets.explode import Explode
 from mmjax.data.datasets.fold import Fold
 from mmjax.data.datasets.mixture import Mixture
 from mmjax.data.source import ListSource
@@ -112,3 +113,50 @@ def test_nested_components_come_from_a_config():
     ):
         spec["sources"][0]["dataset"]["type"] = "openmojy"
         components.normalise(spec, components.component("datasets"), "data.train")
+
+
+@dataclasses.dataclass(frozen=True)
+class Captioned:
+    """Stands for a data set of pictures with 0 to 3 captions each."""
+
+    counts: tuple = (2, 0, 3, 1)
+
+    def prepare(self, data_dir):
+        pass
+
+    def open(self, data_dir):
+        records = [
+            {"image": f"i{i}", "captions": {"text": [f"{i} by {k}" for k in range(n)], "id": np.arange(n)}}
+            for i, n in enumerate(self.counts)
+        ]
+        records[1]["captions"]["text"] = None
+        return ListSource(records, "captioned")
+
+
+def test_each_value_is_an_example():
+    source = Explode(Captioned(), "captions.text").open(HERE)
+    assert source.column("captions.text") == ["0 by 0", "0 by 1", "2 by 0", "2 by 1", "2 by 2", "3 by 0"]
+    assert source.column("record") == [0, 0, 2, 2, 2, 3] and source.column("image")[2:4] == ["i2", "i2"]
+    assert ids(source) == list(range(6)) and source.name == "captioned by captions.text"
+    np.testing.assert_array_equal(source[3]["captions"]["id"], [0, 1, 2])  # other features stay whole
+    assert source.column("captions.id")[0].tolist() == [0, 1]
+
+
+def test_so_many_values_of_a_record_at_most():
+    opened = [Explode(Captioned(), "captions.text", most).open(HERE) for most in (0, 2, 5)]
+    assert [len(source) for source in opened] == [6, 5, 6]
+    assert opened[1].column("captions.text")[-1] == "3 by 0"
+    assert len({source.fingerprint for source in opened}) == 3
+
+
+def test_explode_errors():
+    with pytest.raises(ConfigError, match="explode.most: got -1, expected 0 or more"):
+        Explode(Captioned(), "captions.text", -1)
+    with pytest.raises(DataError, match="'image' of record 0 is str, expected a list"):
+        Explode(Captioned(), "image").open(HERE)
+    with pytest.raises(DataError, match="no feature 'captions.txt'.*did you mean 'captions.text'"):
+        Explode(Captioned(), "captions.txt").open(HERE)
+    with pytest.raises(DataError, match="captioned: no record has a value of 'captions.id'"):
+        Explode(Captioned((0, 0)), "captions.id").open(HERE)
+    with pytest.raises(DataError, match="has a feature 'record', which 'explode' would hide"):
+        Explode(Explode(Captioned(), "captions.text"), "captions.id").open(HERE)[0]

@@ -191,6 +191,15 @@ def test_evaluation_sets_replace_transforms_and_hide_streams():
     assert not np.array_equal(other[1]["image"], noisy[1]["image"])
 
 
+def test_an_evaluation_set_may_have_labels_of_its_own():
+    data = section(evals={"plain": {}, "other": {"labels": {"genus": "kind", "label": "kind"}}})
+    records = ListSource([{**record, "kind": 7 + i} for i, record in enumerate(source(4))])
+    plain, other = (take(evaluate(data, records, name=n).batches(), 1)[0] for n in ("plain", "other"))
+    assert "genus" not in plain and plain["label"].tolist() == [0, 1, 2, 3]
+    assert other["genus"].tolist() == other["label"].tolist() == [7, 8, 9, 10]
+    assert "genus" not in train(data, records).spec()
+
+
 def test_names_of_evaluation_sets_and_streams_are_checked():
     data = section(evals={"test": {"streams": {"imaeg": []}}, "other": {"drop": ["imaeg"]}})
     with pytest.raises(ConfigError, match=r"data.eval has no 'tset' \(did you mean 'test'\?\)"):

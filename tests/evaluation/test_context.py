@@ -131,20 +131,17 @@ def test_names_to_collect_checks_before_anything_runs():
             type="retrieval", data="test", a="a", b="b", a_name="image", b_name="text", streams=["image"]
         )
     }
-    known = {
-        "data": ["test"],
-        "outputs": ["a", "b"],
-        "batch": ["image", "image_present", "image_mask", "text"],
-    }
+    entries = ["image", "image_present", "image_mask", "text"]
+    known = {"data": {"test": entries, "other": ["text"]}, "outputs": ["a", "b"]}
     assert set(names_to_collect(evaluators, **known)) == {
         "a", "b", "image_present", "example_id", "example_mask", "example_row"
     }  # fmt: skip
     with pytest.raises(ConfigError, match="evals.main: 'b' is neither"):
         names_to_collect(evaluators, **known | {"outputs": ["a"]})
     with pytest.raises(ConfigError, match="evals.main: 'image_present' is neither"):
-        names_to_collect(evaluators, **known | {"batch": ["text"]})
+        names_to_collect(evaluators, **known | {"data": {"test": ["text"], "other": entries}})
     with pytest.raises(ConfigError, match="evals.main: there is no data set 'test'.*did you mean 'tests'"):
-        names_to_collect(evaluators, **known | {"data": ["tests"]})
+        names_to_collect(evaluators, **known | {"data": {"tests": entries}})
     # A stream that is evaluated on brings its mask along.
     rebuilt = {"it": cases.build(type="reconstruction", data="test", output="a", target="image")}
     assert "image_mask" in names_to_collect(rebuilt, **known)

@@ -1,8 +1,10 @@
 import numpy as np
+import outside
 import pytest
 from evaluation import eval_cases as cases
 
-from mmjax.errors import ConfigError
+from mmjax.errors import ConfigError, DataError
+from mmjax.evaluation import prompts
 
 SECTION = {
     "type": "zero_shot",
@@ -54,9 +56,41 @@ def test_classes_may_be_named_otherwise(tmp_path):
     assert cases.run(made, **SECTION, classes=["cat", "dog"])["zero_shot/animal/accuracy"] == 1.0
 
 
+@pytest.fixture(scope="module")
+def published():
+    try:
+        prompts.published("imagenet1k")
+    except DataError as error:
+        outside.missing(str(error))
+    return prompts.published
+
+
+def test_prompts_of_papers(published):
+    imagenet, cifar = published("imagenet1k"), published("cifar10")
+    assert len(imagenet.classes) == len(set(imagenet.classes)) + 2 == 1000  # two cranes, two maillots
+    assert len(imagenet.templates) == 80 and all(text.count("{}") == 1 for text in imagenet.templates)
+    assert not cifar.classes and "a photo of a {}." in cifar.templates  # its names are the data's
+    with pytest.raises(
+        ConfigError,
+        match="benchmark: got 'imagenet' .did you mean 'imagenet1k'.., expected one of: caltech101",
+    ):
+        published("imagenet")
+
+
+def test_a_benchmark_brings_templates(tmp_path, published):
+    seen = []
+    made = context(tmp_path, [0, 1], [[1, 0], [0, 1]], seen)
+    with pytest.raises(KeyError):  # no vectors for these texts
+        cases.run(made, **SECTION, benchmark="cifar10")
+    templates = published("cifar10").templates
+    assert seen == [text.replace("{}", name) for name in ("cat", "dog") for text in templates]
+
+
 def test_bad_settings_are_told(tmp_path):
     with pytest.raises(ConfigError, match="zero_shot.templates"):
         cases.build(**SECTION, templates=["a photo"])
+    with pytest.raises(ConfigError, match="zero_shot.benchmark: brings templates and classes"):
+        cases.build(**SECTION, benchmark="cifar10", classes=["cat"])
     with pytest.raises(ConfigError, match="goes up to class 2, but 2 names are known"):
         cases.run(context(tmp_path, [2], [[1, 0]]), **SECTION)
     with pytest.raises(ConfigError, match="'image_embedding' has 3 numbers, 'text_embedding' has 2"):

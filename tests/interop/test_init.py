@@ -10,7 +10,7 @@ import tiny
 from mmjax import components, interop, schema
 from mmjax import config as config_lib
 from mmjax.errors import ConfigError
-from mmjax.interop.init import check_architectures, published_encoders
+from mmjax.interop.init import check_architectures, published_start
 from mmjax.interop.pretrained import normalise_section
 from mmjax.layers.stacking import stack_blocks
 from mmjax.model import assemble, init_model
@@ -56,9 +56,9 @@ def stream_of(published, name, stream):
     }
 
 
-def build(streams, spec, **settings):
-    section = components.normalise({"streams": streams}, schema.Model, "model")
-    check_architectures(section)
+def build(streams, spec, whole="", heads=None, **settings):
+    section = components.normalise({"streams": streams, "heads": heads or {}}, schema.Model, "model")
+    check_architectures(section, whole)
     model = assemble(section, **settings)
     variables = init_model(model, {**spec}, jax.random.key(2))
     return section, variables
@@ -74,20 +74,21 @@ def test_an_encoder_starts_from_its_tower_of_a_published_model(published):
     }
     streams["caption"]["encoder"] |= {"dropout": 0.1, "pooling": "mean"}
     section, variables = build(streams, TEXT | {"photo": ((8, 8, 3), "float32")})
-    got, reports = published_encoders(section, variables)
+    got, reports = published_start(section, variables)
     theirs = published["clip"][2]["params"]
     jax.tree.map(np.testing.assert_array_equal, got["params"]["caption_encoder"], theirs["text_encoder"])
     jax.tree.map(np.testing.assert_array_equal, got["params"]["photo_encoder"], theirs["image_encoder"])
-    assert not reports["caption"].fresh and not reports["caption"].left and not reports["photo"].resized
-    assert str(reports["photo"]).endswith("arrays loaded")
+    caption, photo = reports["stream caption"], reports["stream photo"]
+    assert not caption.fresh and not caption.left and not photo.resized
+    assert str(photo).endswith("arrays loaded")
 
 
 def test_positions_are_resized_and_what_is_new_is_fresh(published):
     stream = stream_of(published, "vit", "image")
     stream["encoder"] |= {"pooling": "map", "pooler": False}
     section, variables = build({"image": stream}, {"image": ((12, 16, 3), "float32")})
-    got, reports = published_encoders(section, variables)
-    report = reports["image"]
+    got, reports = published_start(section, variables)
+    report = reports["stream image"]
     assert report.resized == ["params/positions/table"]
     assert got["params"]["image_encoder"]["positions"]["table"].shape == (3, 4, 8)
     assert {path.split("/")[1] for path in report.fresh} == {"pool"}
@@ -99,12 +100,12 @@ def test_fewer_positions_are_cut_and_more_are_refused(published):
     stream = stream_of(published, "bert", "text")
     stream["encoder"]["max_length"] = 4
     section, variables = build({"caption": stream}, TEXT)
-    got, reports = published_encoders(section, variables)
+    got, reports = published_start(section, variables)
     table = got["params"]["caption_encoder"]["positions"]["table"]
     np.testing.assert_array_equal(
         table, published["bert"][2]["params"]["text_encoder"]["positions"]["table"][:4]
     )
-    assert reports["caption"].resized
+    assert reports["stream caption"].resized
     stream["encoder"]["max_length"] = 7
     with pytest.raises(ConfigError, match="max_length: is 7, the weights of init have positions for 6"):
         build({"caption": stream}, TEXT)
@@ -136,14 +137,64 @@ def test_another_modality_is_refused(published):
         build({"caption": stream}, TEXT)
 
 
+def whole(published):
+    """('hf:...', streams, heads) of a model like the published CLIP, nothing of which names weights."""
+    directory, section, _ = published["clip"]
+    streams = {name: stream_of(published, "clip", name) | {"init": ""} for name in section["streams"]}
+    return f"hf:{directory}", streams, copy.deepcopy(section["heads"])
+
+
+BOTH = {"text": ((4,), "int32"), "image": ((8, 8, 3), "float32")}
+
+
+def test_a_whole_model_starts_from_published_weights(published):
+    source, streams, heads = whole(published)
+    section, variables = build(streams, BOTH, source, heads)
+    got, reports = published_start(section, variables, source)
+    jax.tree.map(np.testing.assert_array_equal, got["params"], published["clip"][2]["params"])
+    assert jax.tree.structure(got["params"]) == jax.tree.structure(variables["params"])
+    assert set(reports) == {"stream image", "stream text", "heads"}
+    assert not any(report.fresh or report.left for report in reports.values())
+    assert str(reports["heads"]) == f"{source}: 3 arrays loaded"
+
+
+def test_heads_of_other_names_are_told(published):
+    source, streams, heads = whole(published)
+    heads["temperature"] = heads.pop("scale")
+    section, variables = build(streams, BOTH, source, heads)
+    got, reports = published_start(section, variables, source)
+    assert reports["heads"].fresh == ["temperature/params/log_scale"] and reports["heads"].left == ["scale"]
+    assert set(got["params"]) == set(variables["params"]) - {"temperature_head"}
+
+
+def test_a_stream_may_name_other_weights_than_the_whole(published):
+    source, streams, heads = whole(published)
+    other = stream_of(published, "vit", "image")
+    section, variables = build(streams | {"image": other}, BOTH, source, heads)
+    got, reports = published_start(section, variables, source)
+    assert reports["stream image"].source == other["init"] and reports["stream text"].source == source
+    theirs = published["vit"][2]["params"]["image_encoder"]
+    jax.tree.map(np.testing.assert_array_equal, got["params"]["image_encoder"], theirs)
+
+
+def test_a_whole_model_is_read_as_it_was_trained(published):
+    source, streams, heads = whole(published)
+    streams["text"]["encoder"]["pooling"] = "mean"
+    with pytest.raises(ConfigError, match="text.encoder.pooling: is 'mean', the weights of init have 'eos'"):
+        build(streams, BOTH, source, heads)
+    streams["text"] |= {"kind": "audio"}
+    with pytest.raises(ConfigError, match="init.weights: '.*' encodes image, text, this stream is audio"):
+        build(streams, BOTH, source, heads)
+
+
 def test_stacked_layers_start_from_weights_too(published):
     stream = stream_of(published, "bert", "text")
     section, variables = build({"caption": stream}, TEXT, scan=True)
-    got, reports = published_encoders(section, variables)
+    got, reports = published_start(section, variables)
     stacked = stack_blocks(got["params"])["caption_encoder"]
     shapes = jax.tree.map(np.shape, variables["params"]["caption_encoder"])
     assert jax.tree.map(np.shape, stacked) == shapes
-    assert not reports["caption"].fresh
+    assert not reports["stream caption"].fresh
 
 
 @pytest.mark.slow
@@ -178,6 +229,6 @@ def test_a_run_starts_from_published_weights(tmp_path):
 def test_names_of_all_arrays_are_told(published):
     _, _, variables = published["bert"]
     section, fresh = build({"caption": stream_of(published, "bert", "text")}, TEXT)
-    _, reports = published_encoders(section, fresh)
+    _, reports = published_start(section, fresh)
     names = {f"params/{name}" for name, _ in named_leaves(variables["params"]["text_encoder"])}
-    assert set(reports["caption"].loaded) == names
+    assert set(reports["stream caption"].loaded) == names

@@ -53,6 +53,15 @@ def test_the_image_of_a_record(config, tmp_path):
     assert Records(config).image("train", 1) == (tmp_path / "a.png").read_bytes()
 
 
+def test_an_evaluation_set_without_text_and_with_its_own_label(config, tmp_path):
+    rows = [{"image": "a.png", "species": name, "split": "train"} for name in ("owl", "cat")]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    section = {"type": "manifest", "path": str(tmp_path / "other.jsonl"), "labels": ["species"]}
+    components.build("datasets", section).prepare(tmp_path / "data")
+    config["data"]["eval"]["other"] = {"dataset": section, "labels": {"animal": "species"}}
+    assert Records(config).text("other", 0) == "animal: owl"
+
+
 def test_what_is_not_there_has_neither(config):
     records = Records(config)
     for data, example_id in (("train", 0), ("train", 77), ("test", 1)):

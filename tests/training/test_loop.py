@@ -407,6 +407,26 @@ def test_init_takes_parameters_and_statistics(whole, plain):
     assert tiny.differing(dict(named_leaves(state.ema)), dict(named_leaves(state.params))) == []
 
 
+def test_a_run_of_no_steps_evaluates_what_it_starts_from(whole, plain, tmp_path, monkeypatch):
+    config = tiny.resolved(plain, total_steps=0, init={"run": str(whole)})
+    monkeypatch.setattr(setup_lib.Setup, "compile_train_step", lambda setup: pytest.fail("compiled a step"))
+    result = loop.train(config, tmp_path)
+    expected = json.loads((whole / workdir_lib.RESULT).read_text())["metrics"]
+    assert result["steps"] == 0 and result["metrics"] == pytest.approx(expected)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0"]
+    assert loop.train(config, tmp_path) == result
+
+
+def test_a_run_of_no_steps_whose_evaluator_fails_goes_on(plain, tmp_path, monkeypatch):
+    config = tiny.resolved(plain, total_steps=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate_lib.Evaluation, "run", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            loop.train(config, tmp_path)
+    result = loop.train(config, tmp_path)
+    assert result["metrics"] and [line["step"] for line in tiny.metrics_lines(tmp_path)] == [0]
+
+
 def filled(config):
     data = setup_lib.load_data(config, None)
     return setup_lib.fill_sizes(config, data), data

@@ -57,6 +57,13 @@ def test_warmup_is_linear_to_the_peak(name):
         rates(name, warmup_steps=40)
 
 
+@pytest.mark.parametrize("name", sorted(SCHEDULES))
+def test_a_run_of_no_steps_asks_for_no_rate(name):
+    spec = {"type": name, "peak": 2.0, "warmup_steps": 5}
+    spec = components.normalise(spec, components.component("schedules"), "s")
+    assert components.build("schedules", spec).make(0, convert)(0) == 2.0
+
+
 def test_constant():
     np.testing.assert_allclose(rates("constant"), 2.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mmjax.data.datasets.av_digits import AvDigits
+from mmjax.data.datasets.explode import Explode
 from mmjax.data.datasets.fold import Fold
 from mmjax.data.datasets.manifest import Manifest
 from mmjax.data.datasets.mixture import Mixture
@@ -14,6 +15,7 @@ from mmjax.data.datasets.trifeature import Trifeature
 
 DATASETS = {
     "av_digits": AvDigits,
+    "explode": Explode,
     "fold": Fold,
     "manifest": Manifest,
     "mixture": Mixture,
