@@ -71,8 +71,7 @@ def test_prompts_of_papers(published):
     assert len(imagenet.templates) == 80 and all(text.count("{}") == 1 for text in imagenet.templates)
     assert not cifar.classes and "a photo of a {}." in cifar.templates  # its names are the data's
     with pytest.raises(
-        ConfigError,
-        match="benchmark: got 'imagenet' .did you mean 'imagenet1k'.., expected one of: caltech101",
+        ConfigError, match="got 'imagenet' .did you mean 'imagenet1k'.., expected one of: cal"
     ):
         published("imagenet")
 

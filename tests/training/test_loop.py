@@ -417,6 +417,21 @@ def test_a_run_of_no_steps_evaluates_what_it_starts_from(whole, plain, tmp_path,
     assert loop.train(config, tmp_path) == result
 
 
+def test_many_texts_are_encoded_in_parts(whole, config, monkeypatch):
+    setup = loop.set_up(*filled(config))
+    evaluation = evaluate_lib.Evaluation(setup, whole)
+    _, saved = restore_params(whole / "checkpoints")
+    texts = [f"a red square, number {i}" for i in range(7)]
+
+    def encode():
+        return evaluation._encode(saved["params"], saved["model_state"], "text", texts, "text_embedding")
+
+    at_once = encode()
+    monkeypatch.setattr(evaluate_lib, "_TEXTS", 3)
+    assert at_once.shape == (7, 8)
+    np.testing.assert_allclose(encode(), at_once, rtol=1e-5, atol=1e-6)
+
+
 def test_a_run_of_no_steps_whose_evaluator_fails_goes_on(plain, tmp_path, monkeypatch):
     config = tiny.resolved(plain, total_steps=0)
     with monkeypatch.context() as patch:
