@@ -5,7 +5,7 @@ import json
 import pytest
 
 from experiments import pages
-from experiments.planning import measure, target
+from experiments.planning import figure, measure, target
 from experiments.speed import page as speed
 
 
@@ -24,6 +24,13 @@ PARTS = {
 def test_the_committed_table_is_what_was_measured(script):
     page, text = PARTS[script]
     assert pages.read_part(page, script) == text().strip()
+
+
+def test_the_committed_picture_is_of_what_was_measured():
+    plans = json.loads(measure.PLANS.read_text(encoding="utf-8"))
+    assert figure.FILE.read_text(encoding="utf-8") == figure.to_svg(plans)
+    assert sum(len(series.points) for series in figure.series(plans)) == len(plans)
+    assert f"({figure.FILE.relative_to(pages.DOCS)})" in measure.PAGE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("module", [measure, target])

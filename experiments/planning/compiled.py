@@ -25,6 +25,7 @@ def main(
     chips: Iterable[str],
     compiled: Callable[[Row], dict[str, Any]],
     text: Callable[[Mapping[str, Any]], str],
+    draw: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> None:
     """The command of such a table.
 
@@ -37,6 +38,7 @@ def main(
       chips: the topologies that they use.
       compiled: makes the plan of a row.
       text: the part of the page, from the plans by key.
+      draw: writes the page's picture, from the plans by key.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--write", action="store_true", help=f"put the table into docs/{page.name}")
@@ -52,3 +54,5 @@ def main(
     print(text(made))
     if flags.write or flags.only_write:
         pages.replace_part(page, script, text(made))
+        if draw is not None:
+            draw(made)

@@ -1,7 +1,7 @@
 """Plans of the full-size SigLIP models from 8 to 2,048 chips, every one compiled.
 
     python -m experiments.planning.measure           # compiles what plans.json does not have yet
-    python -m experiments.planning.measure --write   # and puts the table into docs/plan.md
+    python -m experiments.planning.measure --write   # and puts the table, and a picture, into docs/plan.md
 
 It needs the TPU compiler (`libtpu`, or the file that MMJAX_TPU_COMPILER names). A plan takes minutes of two
 cores; those that are made stand in plans.json, so it may be stopped at any time.
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments import pages
-from experiments.planning import compiled
+from experiments.planning import compiled, figure
 from mmjax.planning import topology
 
 PAGE, PLANS = pages.DOCS / "plan.md", pathlib.Path(__file__).parent / "plans.json"
@@ -115,4 +115,5 @@ if __name__ == "__main__":
         chips=[chips for _, chips, _ in ROWS],
         compiled=plan,
         text=page,
+        draw=figure.write,
     )
