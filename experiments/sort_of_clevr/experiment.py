@@ -20,11 +20,11 @@ has no ReLU before the classifier; the first kernel of f starts smaller, so that
 as their mean; gradients are clipped at norm 1; and the rows with cross-attention are ours. An MLP on states
 has to sort out objects in random order by itself, which the paper's MLP on a CNN does not.
 
-On **images** that is not enough: after 4 epochs the relation network and the MLP are where a model stands that
-counts the shapes in an image and does not know which object has which colour. By guessing the commoner shape
-it has 69% for closest and furthest (the other five objects) and 81% for count; both rows have these numbers,
-and non-relational questions, which ask for the object of a colour, are at 62%. Cross-attention has begun to
-tell colours apart. All three losses were still falling, those of the first two slowly. So the table neither
+On **images** that is not enough: after 4 epochs the relation network and the MLP are where a model stands
+that counts the shapes in an image and does not know which object has which colour. By guessing the commoner
+shape it has 69% for closest and furthest (the other five objects) and 81% for count; both rows have these
+numbers, and non-relational questions, which ask for the object of a colour, are at 62%. Cross-attention has
+begun to tell colours apart. All three losses were still falling, those of the first two slowly. So the table neither
 confirms nor denies what the paper says of images: the full setting has layers thirty times as wide and 20
 epochs. The relation network on states shows that its relational part works.
 
