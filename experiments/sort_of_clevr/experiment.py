@@ -24,9 +24,9 @@ On **images** that is not enough: after 4 epochs the relation network and the ML
 that counts the shapes in an image and does not know which object has which colour. By guessing the commoner
 shape it has 69% for closest and furthest (the other five objects) and 81% for count; both rows have these
 numbers, and non-relational questions, which ask for the object of a colour, are at 62%. Cross-attention has
-begun to tell colours apart. All three losses were still falling, those of the first two slowly. So the table neither
-confirms nor denies what the paper says of images: the full setting has layers thirty times as wide and 20
-epochs. The relation network on states shows that its relational part works.
+begun to tell colours apart. All three losses were still falling, those of the first two slowly. So the table
+neither confirms nor denies what the paper says of images: the full setting has layers thirty times as wide
+and 20 epochs. The relation network on states shows that its relational part works.
 
 The rows on **states** see a description of the objects (place, colour and shape, in random order) in place of
 pixels. They are not in the paper, and have no expected numbers: they show the relational part alone, which
