@@ -12,7 +12,7 @@ from mmjax.objectives.objective import Metrics, count, divide
 from mmjax.objectives.pairs import (
     Contrastive,
     best_is_positive,
-    in_chunks,
+    by_rows,
     pair_metrics,
     positive_pairs,
     similarities,
@@ -56,9 +56,9 @@ class InfoNCE(Contrastive):
 
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         pairs = self.embeddings(outputs, batch)
-        if self.chunk_size:
-            a_to_b, a_hits = in_chunks(rows_and_hits, pairs.a, pairs.b, pairs, self.chunk_size)
-            b_to_a, b_hits = in_chunks(rows_and_hits, pairs.b, pairs.a, pairs, self.chunk_size)
+        if self.by_device():
+            a_to_b, a_hits = by_rows(rows_and_hits, pairs.a, pairs.b, pairs, self.chunk_size)
+            b_to_a, b_hits = by_rows(rows_and_hits, pairs.b, pairs.a, pairs, self.chunk_size)
         else:
             logits = pairs.scale * similarities(pairs.a, pairs.b)
             positive = positive_pairs(pairs.valid, pairs.valid, pairs.ids, pairs.ids)

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mmjax.errors import ConfigError
 from mmjax.objectives.objective import Metrics, Objective, count, presence, valid_rows
-from mmjax.parallel.collectives import map_chunks, rows_against_all
+from mmjax.parallel.collectives import batch_is_split, map_chunks, rows_against_all
 from mmjax.types import Batch, Outputs
 
 
@@ -51,9 +51,8 @@ class Contrastive(Objective):
       temperature: fixed temperature where `scale` is empty.
       positives: integer batch label `[B]`; rows that share it belong together, -1 is shared with
         none. Empty: only partners do.
-      chunk_size: how many of its rows a device compares at a time with all of the batch, see
-        `in_chunks`: the same loss and gradient with less memory and more arithmetic. 0 compares all
-        at once.
+      chunk_size: how many of its rows a device compares at a time with all of the batch, see `by_rows`: the
+        same loss and gradient with less memory and more arithmetic. 0 compares all at once.
     """
 
     a: str
@@ -74,6 +73,14 @@ class Contrastive(Objective):
 
     def reads(self) -> tuple[str, ...]:
         return (self.a, self.b, self.scale) if self.scale else (self.a, self.b)
+
+    def by_device(self) -> bool:
+        """Whether each device takes its own rows, see `by_rows`.
+
+        Of the whole matrix over many devices the compiler for TPUs makes more exchanges of arrays
+        [B, D] than the two gathers and one sum that are needed: seven for a sigmoid loss over 2,048.
+        """
+        return self.chunk_size > 0 or batch_is_split()
 
     def targets(self) -> tuple[str, ...]:
         return presence(self.streams) + ((self.positives,) if self.positives else ())
@@ -146,7 +153,7 @@ class _Side(NamedTuple):
     ids: jax.Array | None
 
 
-def in_chunks(
+def by_rows(
     function: Callable[[jax.Array, jax.Array, jax.Array], Any],
     anchors: Float[Array, "B D"],
     others: Float[Array, "B D"],
@@ -154,19 +161,21 @@ def in_chunks(
     chunk_size: int,
     bias: Float[Array, ""] | float = 0.0,
 ) -> Any:
-    """`function(logits, positive, valid_columns)` of whole rows, a few of them at a time.
+    """`function(logits, positive, valid_columns)` of whole rows, on each device of its own.
 
-    Each device compares its own anchors with all others of the batch, `chunk_size` anchors at a time,
-    and does so again in the backward pass. Beside the gathered `[B, D]` others it keeps matrices
-    `[chunk_size, B]`, where the whole ones are `[B / devices, B]`. Since a row stands whole in its
-    chunk, `function` is the same as for the whole matrix; nothing is carried from chunk to chunk.
+    Each device compares its own anchors with all others of the batch, which it gathers once. With a
+    `chunk_size` it takes so many anchors at a time, and does so again in the backward pass: beside the
+    gathered `[B, D]` others it keeps matrices `[chunk_size, B]`, where the whole ones are
+    `[B / devices, B]`. Since a row stands whole in its chunk, `function` is the same as for the whole
+    matrix; nothing is carried from chunk to chunk.
 
     Args:
       function: gives a tree of arrays `[R]` from logits `[R, B]`, positive pairs `[R, B]` and which
         columns count `[B]`; each from its own row. It must not close over traced arrays.
       anchors, others: `pairs.a` and `pairs.b`, or the reverse.
       pairs: the rest of what is contrasted.
-      chunk_size: anchors at a time, 1 or more; see `mmjax.parallel.collectives.map_chunks`.
+      chunk_size: anchors at a time, see `mmjax.parallel.collectives.map_chunks`; 0 takes all that the
+        device has.
       bias: is added to the logits.
 
     Returns:
@@ -182,7 +191,7 @@ def in_chunks(
             positive = positive_pairs(side.valid, columns.valid, side.ids, columns.ids, numbers)
             return function(logits, positive, columns.valid)
 
-        return map_chunks(chunk, rows, chunk_size)
+        return map_chunks(chunk, rows, chunk_size) if chunk_size else chunk(rows)
 
     rows = (jnp.arange(anchors.shape[0]), _Side(anchors, pairs.valid, pairs.ids))
     columns = _Side(others, pairs.valid, pairs.ids)

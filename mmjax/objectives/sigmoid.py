@@ -12,7 +12,7 @@ from mmjax.objectives.objective import Metrics, count, divide
 from mmjax.objectives.pairs import (
     Contrastive,
     best_is_positive,
-    in_chunks,
+    by_rows,
     pair_metrics,
     positive_pairs,
     scalar,
@@ -56,10 +56,10 @@ class Sigmoid(Contrastive):
     def __call__(self, outputs: Outputs, batch: Batch) -> tuple[Float[Array, ""], Metrics]:
         pairs = self.embeddings(outputs, batch)
         bias = scalar(outputs, self.bias) if self.bias else jnp.float32(0.0)
-        if self.chunk_size:
-            losses, a_hits = in_chunks(rows_and_hits, pairs.a, pairs.b, pairs, self.chunk_size, bias)
+        if self.by_device():
+            losses, a_hits = by_rows(rows_and_hits, pairs.a, pairs.b, pairs, self.chunk_size, bias)
             # The loss is a sum over pairs; only the metric looks from b to a.
-            b_hits = in_chunks(best_is_positive, pairs.b, pairs.a, pairs, self.chunk_size, bias)
+            b_hits = by_rows(best_is_positive, pairs.b, pairs.a, pairs, self.chunk_size, bias)
         else:
             logits = pairs.scale * similarities(pairs.a, pairs.b) + bias
             positive = positive_pairs(pairs.valid, pairs.valid, pairs.ids, pairs.ids)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from mmjax.parallel.mesh import BATCH_AXES
+from mmjax.parallel.mesh import BATCH_AXES, batch_parts
 
 
 def rows_against_all(function: Callable[[Any, Any, Any], Any], rows: Any, columns: Any, shared: Any) -> Any:
@@ -41,6 +41,12 @@ def rows_against_all(function: Callable[[Any, Any, Any], Any], rows: Any, column
     return jax.shard_map(on_device, mesh=mesh, in_specs=(split, split, whole), out_specs=split)(
         rows, columns, shared
     )
+
+
+def batch_is_split() -> bool:
+    """Whether a batch lies on several devices here, inside `activation_rules` with a mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return not mesh.empty and batch_parts(mesh) > 1
 
 
 def map_chunks(function: Callable[[Any], Any], rows: Any, chunk_size: int) -> Any:

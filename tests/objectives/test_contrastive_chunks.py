@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -82,12 +83,25 @@ def test_equals_the_whole_matrix(name, positives, chunk_size):
 
 @both
 @pytest.mark.parametrize("mesh", MESHES)
-def test_on_any_mesh_equals_the_whole_matrix_on_one_device(name, mesh):
+@pytest.mark.parametrize("chunk_size", [0, 3])
+def test_on_any_mesh_equals_the_whole_matrix_on_one_device(name, chunk_size, mesh):
     sizes = tuple(MESHES[mesh].items())
     given = cases.outputs(rows=ROWS), cases.batch(rows=ROWS)
-    found = compiled(name, 3, mesh=sizes)(*place(given, make(sizes)))
+    found = compiled(name, chunk_size, mesh=sizes)(*place(given, make(sizes)))
     assert_same(found, compiled(name, 0)(*given))
     assert found[1]["image_embedding"].sharding.is_equivalent_to(batch_sharding(make(sizes)), 2)
+
+
+@pytest.mark.parametrize("chunk_size", [0, 3])
+def test_sigmoid_gathers_each_stream_once(chunk_size):
+    sizes = (("data", 8),)
+    given = place((cases.outputs(rows=ROWS), cases.batch(rows=ROWS)), make(sizes))
+    program = compiled("sigmoid", chunk_size, mesh=sizes).lower(*given).compile().as_text()
+    width = given[0]["image_embedding"].shape[1]
+    rows = ROWS // 8
+    gathered = re.findall(rf"f32\[{ROWS},{width}\]\S* (all-gather|all-reduce|all-to-all)", program)
+    assert gathered == ["all-gather"] * 2
+    assert len(re.findall(rf"f32\[{rows},{width}\]\S* reduce-scatter", program)) == 1
 
 
 @both
