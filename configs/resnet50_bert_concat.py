@@ -44,6 +44,8 @@ def get_config(text: str = "") -> ConfigDict:
     if data["train"]["type"] == "manifest":
         for dataset in (data["train"], *(part["dataset"] for part in data["eval"].values())):
             dataset["labels"] = [args.label]
+    if not data["eval"]:
+        raise ConfigError(f"config argument data: got '{args.data}', which has nothing to evaluate on")
     (split,) = data["eval"]
     return ConfigDict(
         {

@@ -40,10 +40,12 @@ def get_config(text: str = "") -> ConfigDict:
         stream["init"] = ""
     data = config["data"]
     if args.data == "coco":
-        data["train"] = data["eval"]["validation"]["dataset"]["dataset"]
+        data["eval"]["test"] = data["eval"].pop("validation")
+        config["evals"]["retrieval"]["data"] = "test"
+        data["train"] = data["eval"]["test"]["dataset"]["dataset"]
         data["train"]["split"] = "test"
     elif "test" in data["eval"]:
         data["train"] = data["eval"]["test"]["dataset"]
     else:
-        raise ConfigError(f"config argument data: got '{args.data}', which has no test split; expected coco")
+        raise ConfigError(f"config argument data: got '{args.data}', expected coco or a manifest")
     return ConfigDict(config)

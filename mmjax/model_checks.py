@@ -42,11 +42,12 @@ def check_model(config: Mapping[str, Any]) -> None:
         _check_encoder(name, section, streams)
     readable = [*streams, "fused"] if config["model"]["fusion"] else [*streams]
     labels = config["data"]["labels"]
+    named = {*labels, *(name for part in config["data"]["eval"].values() for name in part["labels"])}
     for name, head in heads.items():
         _check_name(name, f"model.heads.{name}")
-        if name in labels or name in streams:
+        if name in named or name in streams:
             raise ConfigError(
-                f"model.heads.{name}: a {'label' if name in labels else 'stream'} has this name too, and "
+                f"model.heads.{name}: a {'label' if name in named else 'stream'} has this name too, and "
                 "evaluators find outputs and labels by name; rename one of them"
             )
         _check_head(head, f"model.heads.{name}", readable, streams, labels)

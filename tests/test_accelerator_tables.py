@@ -16,7 +16,7 @@ from tokenizers import models, pre_tokenizers, processors
 
 from mmjax import components, load, schema
 from mmjax import config as config_lib
-from mmjax.data import loading
+from mmjax.data import loading, prepared
 from mmjax.data.prefetch import prefetch
 from mmjax.evaluation import prompts
 from mmjax.interop import from_pretrained, save_pretrained
@@ -227,8 +227,8 @@ def published(folder, model):
 @pytest.mark.parametrize("index", [0, 3], ids=["clip", "siglip2"])
 def test_published_weights_are_judged_without_a_step(tmp_path, monkeypatch, index):
     """The whole run, with 2 of 80 templates; its parameters are those of the weights, and `eval` reads it."""
-    whole = prompts.published("imagenet1k")
-    monkeypatch.setattr(prompts, "published", lambda _: whole._replace(templates=whole.templates[:2]))
+    whole = prompts.published("imagenet1k", prepared.default_dir())
+    monkeypatch.setattr(prompts, "published", lambda *_: whole._replace(templates=whole.templates[:2]))
     prepare(Imagenet2012, tmp_path / "data")
     prepare(CocoCaptions, tmp_path / "data")
     row = experiment.load("zero_shot").rows[index]
@@ -249,7 +249,7 @@ def test_published_weights_are_judged_without_a_step(tmp_path, monkeypatch, inde
     metrics = result["metrics"]
     assert result["steps"] == 0 and set(row.expected) <= set(metrics)
     examples = json.loads((tmp_path / "run" / "data.json").read_text())["examples"]
-    assert examples == {"train": 4, "validation": 20, "imagenet": 8}
+    assert examples == {"train": 4, "test": 20, "imagenet": 8}
     found = load(tmp_path / "run")
     theirs = from_pretrained(weights)
     for name, leaf in named_leaves(theirs.variables["params"]):

@@ -94,7 +94,8 @@ def make_config(**model):
     }
     section = components.normalise(sections | model, schema.Model, "model")
     numerics = {"dtype": "float32", "remat": False, "scan": False}
-    return {"model": section, "data": {"labels": {"group_id": "group"}}, **numerics}
+    data = {"labels": {"group_id": "group"}, "eval": {"test": {"labels": {"genus": "genus"}}}}
+    return {"model": section, "data": data, **numerics}
 
 
 def build(spec=SPEC, dtype="float32", remat=False, **model):
@@ -363,6 +364,7 @@ def test_a_shared_encoder_needs_one_vocabulary():
         ("fusion", None, ["reads: is 'fused', but the model has no fusion", "image, text"]),
         ("heads.group.label", "groups", ["model.heads.group.label: 'groups'", "did you mean 'group_id'"]),
         ("heads.group_id", {"type": "learned_scale"}, ["model.heads.group_id: a label has this name too"]),
+        ("heads.genus", {"type": "learned_scale"}, ["model.heads.genus: a label has this name too"]),
         ("heads.text", {"type": "learned_scale"}, ["model.heads.text: a stream has this name too"]),
         (
             "heads.words.stream",

@@ -16,7 +16,7 @@ FILE = pages.DOCS / "images" / "siglip_plans.svg"
 
 _WIDTH, _HEIGHT, _GAP, _LEFT, _TOP, _LEGEND = 270, 220, 62, 52, 40, 24
 _INK, _SOFT, _GRID = "#1c1d21", "#6a6d76", "#e4e4e0"
-_COLOURS = ("#1f6fb2", "#1f6fb2", "#1f6fb2", "#d9662b", "#d9662b", "#d9662b")
+_COLOURS = ("#1f6fb2", "#d9662b", "#3d8f4f", "#7a4fb0")  # one for each model
 
 
 class Panel(NamedTuple):
@@ -60,15 +60,16 @@ def series(plans: Mapping[str, Any]) -> list[Series]:
 def to_svg(plans: Mapping[str, Any]) -> str:
     """The picture; the axis of chips is logarithmic."""
     drawn = series(plans)
+    marks = _marks(drawn)
     across = panels()
     width = _LEFT + len(across) * (_WIDTH + _GAP)
     height = _TOP + _HEIGHT + 44 + _LEGEND * math.ceil(len(drawn) / 2)
     body = [element("rect", width=width, height=height, fill="#ffffff")]
     for i, panel in enumerate(across):
-        body.append(_panel(panel, drawn, _LEFT + i * (_WIDTH + _GAP)))
+        body.append(_panel(panel, drawn, marks, _LEFT + i * (_WIDTH + _GAP)))
     for i, item in enumerate(drawn):
         x, y = _LEFT + (i % 2) * 400, _TOP + _HEIGHT + 58 + _LEGEND * (i // 2)
-        body += [_mark(x, y - 4, i), _text(item.label, x + 14, y, "start", _INK)]
+        body += [_mark(x, y - 4, *marks[i]), _text(item.label, x + 14, y, "start", _INK)]
     svg = element(
         "svg",
         *body,
@@ -87,13 +88,23 @@ def write(plans: Mapping[str, Any], file: pathlib.Path = FILE) -> None:
     file.write_text(to_svg(plans), encoding="utf-8")
 
 
-def _panel(panel: Panel, drawn: list[Series], left: float) -> Markup:
+def _marks(drawn: list[Series]) -> list[tuple[str, int]]:
+    """Colour and shape of each series: a colour for each model, a shape for each of its series."""
+    models = [item.label.split(",")[0] for item in drawn]
+    order = list(dict.fromkeys(models))
+    return [
+        (_COLOURS[order.index(model) % len(_COLOURS)], models[:i].count(model))
+        for i, model in enumerate(models)
+    ]
+
+
+def _panel(panel: Panel, drawn: list[Series], marks: list[tuple[str, int]], left: float) -> Markup:
     chips = sorted({count for item in drawn for count, _ in item.points})
-    high = 1.06 * max(panel.value(plan) for item in drawn for _, plan in item.points)
-    first, last = math.log2(chips[0]), math.log2(chips[-1])
+    high = 1.06 * max((panel.value(plan) for item in drawn for _, plan in item.points), default=1.0)
+    across = math.log2(chips[-1] / chips[0]) if len(chips) > 1 else 1.0
 
     def x(count):
-        return left + (math.log2(count) - first) / (last - first) * _WIDTH
+        return left + math.log2(count / chips[0]) / across * _WIDTH
 
     def y(value):
         return _TOP + _HEIGHT * (1 - value / high)
@@ -105,20 +116,21 @@ def _panel(panel: Panel, drawn: list[Series], left: float) -> Markup:
     for count in chips:
         parts.append(_text(f"{count:,}", x(count), _TOP + _HEIGHT + 18, "middle", _SOFT))
     parts.append(_text("chips", left + _WIDTH / 2, _TOP + _HEIGHT + 36, "middle", _SOFT))
-    for i, item in enumerate(drawn):
+    for item, mark in zip(drawn, marks, strict=True):
         places = [(x(count), y(panel.value(plan))) for count, plan in item.points]
         for (x1, y1), (x2, y2) in zip(places, places[1:], strict=False):
-            parts.append(_line(x1, y1, x2, y2, _COLOURS[i], 1.5))
-        parts += [_mark(*place, i) for place in places]
+            parts.append(_line(x1, y1, x2, y2, mark[0], 1.5))
+        parts += [_mark(*place, *mark) for place in places]
     return element("g", *parts)
 
 
-def _mark(x: float, y: float, i: int) -> Markup:
-    """A disc, a diamond or a triangle, in the model's colour."""
-    fill = _COLOURS[i]
-    if i % 3 == 0:
+def _mark(x: float, y: float, fill: str, shape: int) -> Markup:
+    """A disc, a diamond, a triangle or, from the fourth on, a square."""
+    if shape == 0:
         return element("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r=4, fill=fill)
-    sides = ((-5, 0), (0, -5), (5, 0), (0, 5)) if i % 3 == 1 else ((-5, 4), (0, -5), (5, 4))
+    diamond, triangle = ((-5, 0), (0, -5), (5, 0), (0, 5)), ((-5, 4), (0, -5), (5, 4))
+    square = ((-4, -4), (4, -4), (4, 4), (-4, 4))
+    sides = (diamond, triangle, square)[min(shape, 3) - 1]
     return element("polygon", points=" ".join(f"{x + a:.1f},{y + b:.1f}" for a, b in sides), fill=fill)
 
 

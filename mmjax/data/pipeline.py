@@ -21,7 +21,7 @@ from absl import flags
 from mmjax.components import suggestion
 from mmjax.data.order import Mixed, Shuffled, training_order
 from mmjax.data.preprocessing import Example, Preprocessor, Spec
-from mmjax.data.source import Source
+from mmjax.data.source import Source, feature
 from mmjax.errors import ConfigError, DataError
 
 # Longer than any run; grain wants a length.
@@ -117,6 +117,7 @@ class EvalPipeline:
         self._num_workers = data["num_workers"]
         streams, drop = eval_streams(data, name)
         labels = eval_labels(data, name)
+        _check_own_labels(source, data, name)
         preprocessor = Preprocessor(streams, labels, tokenizers, train=False, drop=drop)
         preprocessor.spec = preprocessor.find_spec(source, fallback=spec)
         self._examples = _Examples(source, preprocessor, self._rows, seed)
@@ -162,6 +163,16 @@ def eval_labels(data: Mapping[str, Any], name: str) -> dict[str, str]:
     """Name in the batch -> feature of the record, for an evaluation data set; arguments as `eval_streams`."""
     own = data["eval"][name]["labels"] if name in data["eval"] else {}
     return {**data["labels"], **own}
+
+
+def _check_own_labels(source: Source, data: Mapping[str, Any], name: str) -> None:
+    """Raises a `DataError` where an evaluation data set lacks a feature that its own labels name."""
+    own = data["eval"][name]["labels"] if name in data["eval"] and len(source) else {}
+    for label, path in own.items():
+        try:
+            feature(source[0], path)
+        except DataError as error:
+            raise DataError(f"data.eval.{name}.labels.{label}: {error}") from None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 
 from mmjax.components import suggestion
+from mmjax.data.prepared import default_dir
 from mmjax.data.source import Source, feature
 from mmjax.errors import ConfigError, DataError, NonFiniteError
 from mmjax.files import write_text
@@ -54,6 +55,7 @@ class EvalContext:
         of what that stream reads from a record; None where the model encodes no text.
       part: (index, count), which part of every batch the pipelines of this process read; by default
         that of the process.
+      data_dir: where prepared data lives; by default the place that no config names.
     """
 
     def __init__(
@@ -67,8 +69,9 @@ class EvalContext:
         class_names: Mapping[str, Sequence[str]] | None = None,
         encode: Callable[[str, Sequence[str], str], np.ndarray] | None = None,
         part: tuple[int, int] | None = None,
+        data_dir: pathlib.Path | None = None,
     ):
-        self.step = step
+        self.step, self.data_dir = step, data_dir or default_dir()
         self._forward = forward
         self._part = part or (jax.process_index(), jax.process_count())
         self._pipelines = pipelines

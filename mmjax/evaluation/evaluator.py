@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import pathlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -30,8 +31,8 @@ class Evaluator(abc.ABC):
     every_examples: int | None = None
     every_percent: float | None = None
 
-    def prepare(self) -> None:  # noqa: B027, it has a default
-        """Fetches what it needs besides the data, once; called before a run.
+    def prepare(self, data_dir: pathlib.Path) -> None:  # noqa: B027, it has a default
+        """Fetches what it needs besides the data into `data_dir`, once; called before a run.
 
         Raises:
           ConfigError: there is no such thing.

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import pathlib
 from typing import NamedTuple
 
 from mmjax.components import suggestion
-from mmjax.data import prepared
 from mmjax.data.wheels import Wheel
 from mmjax.errors import ConfigError, DataError
 
@@ -24,7 +24,7 @@ _CLASSES, _TEMPLATES = "en_classnames.json", "en_zeroshot_classification_templat
 class Prompts(NamedTuple):
     """What a benchmark calls its classes, in their order, and texts with `{}` where a name goes.
 
-    `classes` is empty where it takes the names of the data.
+    `classes` is empty where it takes the names of the data, with spaces for '_' and '/'.
     """
 
     classes: list[str]
@@ -32,22 +32,23 @@ class Prompts(NamedTuple):
 
 
 @functools.cache
-def published(benchmark: str) -> Prompts:
+def published(benchmark: str, data_dir: pathlib.Path) -> Prompts:
     """The prompts of a benchmark in the package clip-benchmark, which is fetched once.
 
     Args:
       benchmark: its name there, such as 'imagenet1k' (1,000 names and 80 templates) or 'cifar10'.
+      data_dir: where prepared data lives; the package's files stay there.
 
     Raises:
       ConfigError: the package has no templates for it.
       DataError: the package cannot be had.
     """
-    target = prepared.default_dir() / "prompts" / f"clip_benchmark-{_WHEEL.sha256[:16]}"
+    target = data_dir / "prompts" / f"clip_benchmark-{_WHEEL.sha256[:16]}"
     try:
         _WHEEL.unpack(_FOLDER, [_CLASSES, _TEMPLATES], target)
     except DataError as error:
         raise DataError(
-            f"zero_shot.benchmark: cannot get {_WHEEL.requirement}; offline, set classes and templates"
+            f"zero_shot.benchmark: no {_WHEEL.requirement} ({error}); or set classes and templates"
         ) from error
     classes, templates = (
         json.loads((target / file).read_text(encoding="utf-8")) for file in (_CLASSES, _TEMPLATES)
@@ -58,4 +59,6 @@ def published(benchmark: str) -> Prompts:
             f"{', '.join(sorted(templates))}"
         )
     texts = [text.replace("{c}", "{}") for text in templates[benchmark]]
-    return Prompts(list(classes.get(benchmark, [])), texts)
+    # Where it has two orders, TFDS has that of VTAB.
+    names = classes.get(f"{benchmark}_vtab", classes.get(benchmark, []))
+    return Prompts(list(names), texts)

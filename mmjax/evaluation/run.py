@@ -52,8 +52,8 @@ def names_to_collect(
             known = {*outputs, *batch, *ALWAYS}
             for entry in sorted(entries - known):
                 raise ConfigError(
-                    f"evals.{name}: '{entry}' is neither an output of the model nor in the batch"
-                    f"{suggestion(entry, known)}; there are: {', '.join(sorted(known))}"
+                    f"evals.{name}: '{entry}' is neither an output of the model nor in the batch of "
+                    f"'{data_name}'{suggestion(entry, known)}; there are: {', '.join(sorted(known))}"
                 )
             wanted |= entries | (companions(entries) & batch)
     return tuple(sorted(wanted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,10 +31,11 @@ class ZeroShot(Evaluator):
       text_embedding: output `[B, D]` of the texts.
       label: batch entry, a class index `[B]`; examples with -1 do not count.
       text_stream: stream that encodes the templates.
-      templates: texts with `{}` where the name of the class goes; empty: the name alone.
+      templates: texts with `{}` where the name of the class goes.
       classes: names of the classes, in order; empty takes those of the data.
-      benchmark: where templates, and classes where it has some, are those of this data set in the package
-        clip-benchmark, such as 'imagenet1k' or 'cifar10', instead.
+      benchmark: takes templates, and classes where it has some, from this entry of the package
+        clip-benchmark, such as 'imagenet1k' or 'cifar10'. The classes of the data must be in the order of the
+        benchmark, which is that of TFDS.
       streams: only examples that have all of these count.
     """
 
@@ -41,22 +43,22 @@ class ZeroShot(Evaluator):
     text_embedding: str
     label: str
     text_stream: str = "text"
-    templates: list[str] = dataclasses.field(default_factory=list)
+    templates: list[str] = dataclasses.field(default_factory=lambda: ["{}"])
     classes: list[str] = dataclasses.field(default_factory=list)
     benchmark: str = ""
     streams: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self):
-        if not all("{}" in template for template in self.templates):
+        if not self.templates or not all("{}" in template for template in self.templates):
             raise ConfigError(
                 f"zero_shot.templates: got {self.templates}, expected texts with {{}} for the class's name"
             )
-        if self.benchmark and (self.templates or self.classes):
+        if self.benchmark and (self.templates != ["{}"] or self.classes):
             raise ConfigError("zero_shot.benchmark: brings templates and classes; set it, or set them")
 
-    def prepare(self) -> None:
+    def prepare(self, data_dir: pathlib.Path) -> None:
         if self.benchmark:
-            prompts.published(self.benchmark)
+            prompts.published(self.benchmark, data_dir)
 
     def needs(self) -> dict[str, set[str]]:
         return {self.data: {self.embedding, self.label, *present(*self.streams)}}
@@ -66,11 +68,7 @@ class ZeroShot(Evaluator):
 
     def evaluate(self, context: EvalContext) -> Iterator[tuple[str, float]]:
         embeddings, labels = labelled_features(context, self.data, [self.embedding], self.label, self.streams)
-        given = prompts.Prompts(self.classes, self.templates)
-        if self.benchmark:
-            given = prompts.published(self.benchmark)
-        names = given.classes or context.class_names(self.label)
-        texts = given.templates or ["{}"]
+        names, texts = self._prompts(context)
         if labels.max() >= len(names):
             raise ConfigError(
                 f"zero_shot: '{self.label}' of '{self.data}' goes up to class {labels.max()}, but "
@@ -89,6 +87,19 @@ class ZeroShot(Evaluator):
         save_confusion_matrix(context, self.full_name(group), list(names), labels, predictions)
         for name, value in accuracy_scores(predictions == labels).items():
             yield f"{group}/{name}", value
+
+    def _prompts(self, context: EvalContext) -> tuple[list[str], list[str]]:
+        """Names of the classes, and templates."""
+        known = context.class_names(self.label)
+        if not self.benchmark:
+            return self.classes or known, self.templates
+        names, templates = prompts.published(self.benchmark, context.data_dir)
+        if names and known and len(names) != len(known):
+            raise ConfigError(
+                f"zero_shot.benchmark: '{self.benchmark}' has {len(names)} classes, '{self.label}' of "
+                f"'{self.data}' has {len(known)}; set templates and classes instead"
+            )
+        return names or [name.replace("_", " ").replace("/", " ") for name in known], templates
 
 
 def _unit(vectors):

@@ -254,7 +254,7 @@ class Run:
         source = components.build("datasets", section).open(data_dir(data))
         pipeline = EvalPipeline(
             source,
-            {**data, "labels": {}},
+            {**data, "labels": {}, "eval": {k: {**part, "labels": {}} for k, part in data["eval"].items()}},
             name=name,
             batch_size=self.batch_size,
             tokenizers=self.tokenizers,

@@ -45,7 +45,7 @@ class InitReport:
       loaded: taken as they are.
       resized: positions, interpolated for another image size, or cut to fewer tokens.
       fresh: parameters that the weights do not have.
-      left: arrays, or heads, of the weights that the model does not have.
+      left: arrays of the weights that the model does not have.
     """
 
     source: str
@@ -115,14 +115,20 @@ def published_start(
         found |= _placed(arrays, f"{name}_encoder")
     if whole:
         weights = read.get(whole) or read_weights(locate(whole))
-        loaded, fresh = [], []
-        for head in section["heads"]:
+        loaded, fresh, left = [], [], []
+        for head in dict.fromkeys([*section["heads"], *weights.section["heads"]]):
             arrays = _leaves(weights.variables, f"{head}_head")
             wanted = _leaves(target, f"{head}_head")
+            for path in wanted.keys() & arrays.keys():
+                if wanted[path].shape != arrays[path].shape:
+                    raise ConfigError(
+                        f"model.heads.{head}: {path} is {list(wanted[path].shape)}, the weights of "
+                        f"init.weights have {list(arrays[path].shape)}; make it as large, or rename the head"
+                    )
             loaded += [f"{head}/{path}" for path in wanted if path in arrays]
             fresh += [f"{head}/{path}" for path in wanted if path not in arrays]
+            left += [f"{head}/{path}" for path in arrays if path not in wanted]
             found |= _placed({path: arrays[path] for path in wanted if path in arrays}, f"{head}_head")
-        left = [head for head in weights.section["heads"] if head not in section["heads"]]
         reports["heads"] = InitReport(whole, loaded, [], fresh, left)
     return flax.traverse_util.unflatten_dict(found, sep="/"), reports
 

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mmjax import components
 from mmjax import config as config_lib
+from mmjax.data.loading import data_dir
 from mmjax.data.pipeline import EvalPipeline
 from mmjax.data.prefetch import place
 from mmjax.data.preprocessing import Preprocessor, takes_list
@@ -34,18 +35,21 @@ class Evaluation:
     Args:
       setup: of the run.
       workdir: where artifacts go.
+      only: names of the evaluators that will run; None: all.
 
     Raises:
       ConfigError: an evaluator reads what neither the model nor the data has.
     """
 
-    def __init__(self, setup: Setup, workdir: pathlib.Path):
+    def __init__(self, setup: Setup, workdir: pathlib.Path, only: Collection[str] | None = None):
         self._setup, self._workdir = setup, workdir
         data = config_lib.to_dict(setup.config.data)
         sections = config_lib.to_dict(setup.config.evals)
         self._evaluators = build_evaluators(setup.config)
-        for evaluator in self._evaluators.values():
-            evaluator.prepare()
+        self._data_dir = data_dir(setup.config.data)
+        for name, evaluator in self._evaluators.items():
+            if only is None or name in only:
+                evaluator.prepare(self._data_dir)
         self._every = {
             name: setup.to_steps(section, "every", where=f"evals.{name}")
             for name, section in sections.items()
@@ -95,6 +99,7 @@ class Evaluation:
             step=step,
             class_names=self._setup.data.class_names,
             part=self._part,
+            data_dir=self._data_dir,
             encode=lambda stream, texts, output: self._encode(params, model_state, stream, texts, output),
         )
         return run_evaluators({name: self._evaluators[name] for name in names}, context)
@@ -147,7 +152,7 @@ def evaluate_checkpoint(
             )
     data = load_data(config, workdir)
     setup = set_up(config, data)
-    evaluation = Evaluation(setup, workdir)
+    evaluation = Evaluation(setup, workdir, only or None)
     step, saved = restore_params(workdir / "checkpoints", step)
     given = eval_params(saved["params"], saved["ema"])
     params = place_params(given, setup.abstract.params)

@@ -24,7 +24,8 @@ def cross_validate(
     """Trains `folds` runs in `workdir`/fold_0, ... and writes `folds.json`.
 
     The training data is split; every data set under `data.eval` becomes the held-out part, with its
-    own transforms and dropped streams. Runs that are finished are not trained again.
+    own transforms and dropped streams, and example by value where it is an `explode`. One with other labels
+    than training has is other data, and stays as it is. Runs that are finished are not trained again.
 
     Args:
       config: resolved.
@@ -69,5 +70,9 @@ def fold_config(config: ConfigDict, folds: int, fold: int, group: str) -> Config
     part = {"type": "fold", "dataset": plain["data"]["train"], "folds": folds, "fold": fold, "group": group}
     plain["data"]["train"] = {**part, "held_out": False}
     for section in plain["data"]["eval"].values():
-        section["dataset"] = {**part, "held_out": True}
+        held_out = {**part, "held_out": True}
+        if section["dataset"]["type"] == "explode":
+            section["dataset"]["dataset"] = held_out
+        elif not section["labels"]:
+            section["dataset"] = held_out
     return config_lib.check(components.normalise(plain, schema.Config, ""))

@@ -85,8 +85,7 @@ def train(
     )
     _log_replicated(setup)
     state, step, carried = _start(setup, checkpoints)
-    moving, count = _size(select(state.params, setup.trainable)), _size(state.params)
-    logging.info("%s of %s parameters are trained", f"{moving:,}", f"{count:,}")
+    logging.info("%s of %s parameters are trained", f"{_trained(setup):,}", f"{_size(state.params):,}")
     window = Window(carried.get("window", {}))
     metrics = carried.get("metrics")
     peak = speed.peak_flops(setup.mesh.devices.flat, config.dtype)
@@ -99,7 +98,10 @@ def train(
     lock = workdir_lib.lock(workdir) if first_process else contextlib.nullcontext()
     if first_process:
         workdir_lib.write_inputs(workdir, config, data.facts(), setup.pipeline.spec(), data.tokenizers)
-    metrics_log = workdir_lib.MetricsLog(workdir, step, config.log, config, writes=first_process)
+    evaluates_start = not setup.total_steps and metrics is None  # what an earlier start wrote of it goes
+    metrics_log = workdir_lib.MetricsLog(
+        workdir, -1 if evaluates_start else step, config.log, config, writes=first_process
+    )
 
     def save(metrics: dict[str, float] | None) -> None:
         finite.flush()
@@ -125,18 +127,15 @@ def train(
         lock,
         contextlib.closing(checkpoints),
         contextlib.closing(metrics_log),
-        prefetch(
-            setup.pipeline.batches(step), batch_sharding(setup.mesh), size=config.data.prefetch
-        ) as batches,
+        _batches(setup, step) as batches,
         Progress(setup.total_steps, step, config.batch_size) as progress,
         StopRequest() as stop,
         Profiler(workdir, profile_steps) as profiler,
         clock.training(),
     ):
-        if not setup.total_steps and metrics is None:  # nothing is trained: the start is the result
+        if evaluates_start:
             metrics = evaluate(evaluation.due(step))
-            if not checkpoints.steps():
-                save(metrics)
+            save(metrics)
         elif step and metrics is None and evaluation.due(step):  # an evaluator failed, then the run ended
             metrics = evaluate(evaluation.due(step))
         while step < setup.total_steps:
@@ -193,7 +192,7 @@ def _finish(setup, workdir, state, metrics, clock) -> dict[str, Any]:
         "steps": setup.total_steps,
         **clock.summary(setup.total_steps),
         "parameters": _size(state.params),
-        "trained_parameters": _size(select(state.params, setup.trainable)),
+        "trained_parameters": _trained(setup),
         "devices": [device.device_kind for device in jax.devices()],
         "versions": workdir_lib.versions(),
         "git_revision": workdir_lib.git_revision(),
@@ -218,6 +217,19 @@ def _log_replicated(setup: Setup) -> None:
     largest = largest_replicated(setup.abstract.params, shardings_of(setup.abstract.params))
     shown = ", ".join(f"{name} ({size / 2**20:,.1f} MiB)" for name, size in largest)
     logging.info("the largest parameters that every device holds whole: %s", shown or "none")
+
+
+def _batches(setup: Setup, step: int) -> contextlib.AbstractContextManager:
+    """The training batches from `step` on; a run of no steps reads none."""
+    if not setup.total_steps:
+        return contextlib.nullcontext()
+    sharding = batch_sharding(setup.mesh)
+    return prefetch(setup.pipeline.batches(step), sharding, size=setup.config.data.prefetch)
+
+
+def _trained(setup: Setup) -> int:
+    """How many parameters move."""
+    return _size(select(setup.abstract.params, setup.trainable)) if setup.total_steps else 0
 
 
 def _size(params) -> int:
@@ -305,6 +317,8 @@ def initial_state(setup: Setup) -> TrainState:
     published, reports = published_start(section, variables, init.weights)
     for part, report in reports.items():
         logging.info("%s: %s", part, report)
+    if reports.get("heads") and reports["heads"].fresh and not setup.total_steps:
+        logging.warning("heads that are not in the weights are evaluated as they start: %s", reports["heads"])
     if reports:
         params, _ = merge_params(state.params, published["params"])
         state = replace_params(state, params, merge_model_state(state.model_state, published))

@@ -17,7 +17,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
     config = common.resolve(flags, overrides)
     for evaluator in build_evaluators(config).values():
-        evaluator.prepare()
+        evaluator.prepare(loading.data_dir(config.data))
     loading.prepare(config.data)
     data = loading.load(config.data)
     print(f"prepared in {loading.data_dir(config.data)}")

@@ -200,6 +200,12 @@ def test_an_evaluation_set_may_have_labels_of_its_own():
     assert "genus" not in train(data, records).spec()
 
 
+def test_a_wrong_feature_of_an_own_label_is_told():
+    data = section(evals={"other": {"labels": {"genus": "lable"}}})
+    with pytest.raises(DataError, match=r"eval.other.labels.genus: .* no feature 'lable' \(did you mean"):
+        evaluate(data, name="other")
+
+
 def test_names_of_evaluation_sets_and_streams_are_checked():
     data = section(evals={"test": {"streams": {"imaeg": []}}, "other": {"drop": ["imaeg"]}})
     with pytest.raises(ConfigError, match=r"data.eval has no 'tset' \(did you mean 'test'\?\)"):

@@ -3,6 +3,7 @@ import outside
 import pytest
 from evaluation import eval_cases as cases
 
+from mmjax.data import prepared
 from mmjax.errors import ConfigError, DataError
 from mmjax.evaluation import prompts
 
@@ -58,11 +59,12 @@ def test_classes_may_be_named_otherwise(tmp_path):
 
 @pytest.fixture(scope="module")
 def published():
+    place = prepared.default_dir()
     try:
-        prompts.published("imagenet1k")
+        prompts.published("imagenet1k", place)
     except DataError as error:
         outside.missing(str(error))
-    return prompts.published
+    return lambda benchmark: prompts.published(benchmark, place)
 
 
 def test_prompts_of_papers(published):
@@ -70,6 +72,7 @@ def test_prompts_of_papers(published):
     assert len(imagenet.classes) == len(set(imagenet.classes)) + 2 == 1000  # two cranes, two maillots
     assert len(imagenet.templates) == 80 and all(text.count("{}") == 1 for text in imagenet.templates)
     assert not cifar.classes and "a photo of a {}." in cifar.templates  # its names are the data's
+    assert published("caltech101").classes[:2] == ["accordion", "airplane"]  # in the order of TFDS
     with pytest.raises(
         ConfigError, match="got 'imagenet' .did you mean 'imagenet1k'.., expected one of: cal"
     ):
@@ -83,6 +86,12 @@ def test_a_benchmark_brings_templates(tmp_path, published):
         cases.run(made, **SECTION, benchmark="cifar10")
     templates = published("cifar10").templates
     assert seen == [text.replace("{}", name) for name in ("cat", "dog") for text in templates]
+
+
+def test_another_number_of_classes_than_the_benchmark_has(tmp_path, published):
+    made = context(tmp_path, [0, 1], [[1, 0], [0, 1]])
+    with pytest.raises(ConfigError, match="'pets' has 37 classes, 'animal' of 'test' has 2"):
+        cases.run(made, **SECTION, benchmark="pets")
 
 
 def test_bad_settings_are_told(tmp_path):

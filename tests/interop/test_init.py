@@ -163,8 +163,18 @@ def test_heads_of_other_names_are_told(published):
     heads["temperature"] = heads.pop("scale")
     section, variables = build(streams, BOTH, source, heads)
     got, reports = published_start(section, variables, source)
-    assert reports["heads"].fresh == ["temperature/params/log_scale"] and reports["heads"].left == ["scale"]
+    assert reports["heads"].fresh == ["temperature/params/log_scale"] and reports["heads"].left == [
+        "scale/params/log_scale"
+    ]
     assert set(got["params"]) == set(variables["params"]) - {"temperature_head"}
+
+
+def test_a_head_of_another_size_is_named(published):
+    source, streams, heads = whole(published)
+    heads["text_embedding"]["width"] = 6
+    section, variables = build(streams, BOTH, source, heads)
+    with pytest.raises(ConfigError, match=r"heads.text_embedding: .* is \[8, 6\], .* have \[8, 8\]; make it"):
+        published_start(section, variables, source)
 
 
 def test_a_stream_may_name_other_weights_than_the_whole(published):

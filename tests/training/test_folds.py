@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tiny
 
+from mmjax import config as config_lib
 from mmjax.data import loading
 from mmjax.errors import ConfigError
 from mmjax.training import folds as folds_lib
@@ -50,6 +51,22 @@ def test_the_rest_of_the_config_stays(plain):
     assert found.data.eval.test.drop == ["text"]
     assert found.model == config.model and found.optimizer == config.optimizer
     assert config.data.train.type == "manifest"  # the given one is not changed
+
+
+def test_captions_stay_one_by_one_and_other_data_stays_as_it_is(plain):
+    config = tiny.resolved(plain, data__eval__test__labels={"image_id": "record"})
+    test = config_lib.to_dict(config.data.eval.test)
+    for name, dataset in (
+        ("captions", {"type": "explode", "dataset": test["dataset"], "feature": "captions"}),
+        ("other", test["dataset"]),
+    ):
+        plain["data"]["eval"][name] = {**test, "dataset": dataset}
+    try:
+        found = fold_config(tiny.resolved(plain), 2, 1, "").data.eval
+    finally:
+        del plain["data"]["eval"]["captions"], plain["data"]["eval"]["other"]
+    assert found.captions.dataset.type == "explode" and found.captions.dataset.dataset.type == "fold"
+    assert found.test.dataset.type == "fold" and config_lib.to_dict(found.other.dataset) == test["dataset"]
 
 
 def test_means_and_deviations_over_the_folds(plain, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mmjax.components import component
-from mmjax.data.source import Record, Source, digest, feature, flat_names
+from mmjax.data.source import MixtureSource, Record, Source, digest, feature, flat_names
 from mmjax.errors import ConfigError, DataError
 
 
@@ -22,7 +22,8 @@ class Explode:
     An example is its record with one of the values in place of all, and with 'record', the record's
     position, which is the same for all examples of one. So retrieval finds an image by any of its captions
     (`a_item` of that evaluator), as the protocol for COCO and Flickr30k has it. Examples of one record follow
-    each other; a record without values has none.
+    each other; a record without values has none. Where it is a part of a mixture, 'record' counts in that
+    part.
 
     Attributes:
       dataset: what is read.
@@ -52,7 +53,10 @@ class Explode:
         Raises:
           DataError: when there are none, the feature holds no list, or the data is not prepared.
         """
-        return _Exploded(self.dataset.open(data_dir), self.feature, self.most)
+        source = self.dataset.open(data_dir)
+        if isinstance(source, MixtureSource) and source.weights != [len(part) for part in source.parts]:
+            raise DataError("explode: the weights of a mixture would be lost; explode its sources instead")
+        return _Exploded(source, self.feature, self.most)
 
 
 class _Exploded(Source):
