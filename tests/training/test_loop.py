@@ -348,7 +348,7 @@ def test_other_files_are_refused_before_anything_is_done(config, tmp_path, monke
         (
             {"evals__colour__head": "color_logits"},
             ConfigError,
-            "evals.colour: 'color_logits' is neither an output of the model nor in the batch "
+            "evals.colour: 'color_logits' is neither an output of the model nor in the batch of 'test' "
             r"\(did you mean 'colour_logits'\?\)",
         ),
         (
