@@ -24,12 +24,10 @@ CONFIG = "configs/siglip.py:img={},data=pairs.jsonl"
 SETTINGS = {"data.tokenizers.default.vocab_size": "32000", "scan": "true"}
 BATCH_PER_CHIP = 64
 SPLIT = {"mesh.data": "-1", "mesh.fsdp": "8"}
-CHUNKS = {"objectives.contrastive.chunk_size": "64"}
 # (model, chips, further settings), the ones that say most first.
 ROWS = (
     ("B/16", "v5p:2x2x2", {}),
     ("B/16", "v5p:8x16x16", {}),
-    ("B/16", "v5p:8x16x16", CHUNKS),
     ("L/16", "v5p:2x2x2", {}),
     ("L/16", "v5p:8x16x16", {}),
     ("B/16", "v5e:16x16", {}),
@@ -78,8 +76,7 @@ def row(size: str, plan: Mapping[str, Any]) -> list[str]:
     from mmjax.planning.table import GIB, mfu
 
     mesh = " ".join(f"{axis}={count}" for axis, count in plan["mesh"].items() if count > 1)
-    chunks = plan["overrides"].get("objectives.contrastive.chunk_size")
-    start = [f"{size}, loss in chunks of {chunks}" if chunks else size, plan["topology"], mesh]
+    start = [size, plan["topology"], mesh]
     if not plan["fits"]:
         return [
             *start,
