@@ -4,9 +4,10 @@
     ./launch.sh train --config=configs/zero_shot.py:model=siglip2-B/16,data=pairs.jsonl,imagenet=false
 
 The weights come from the Hugging Face hub, or from a directory that `weights` names. The run makes no step
-(`total_steps=0`); its metrics are those of the weights, and `eval`, `search`, `embed` and `predict` read it
-as any other run. `data` is COCO captions through TFDS, the 5,000 images of Karpathy's test split with five
-captions each, or a manifest with columns `image`, `text` and `split`, of which the split 'test' is read.
+(`total_steps=0`); its metrics are those of the weights, and `eval`, `search`, `embed` and the report read it
+as any other run. `batch` examples are encoded at a time. `data` is COCO captions through TFDS, the 5,000
+images of Karpathy's test split with five captions each, or a manifest with columns `image`, `text` and
+`split`, of which the split 'test' is read.
 """
 
 import pathlib

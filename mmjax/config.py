@@ -137,12 +137,12 @@ def check(config: Mapping[str, Any]) -> ConfigDict:
     if len(totals) != 1:
         raise ConfigError(
             f"the length of training is given by {' and '.join(totals) or 'nothing'}; "
-            "set exactly one of total_steps, total_epochs, total_examples"
+            "set exactly one of total_steps, total_epochs, total_examples, the others to none"
         )
     if config["batch_size"] <= 0:
         raise ConfigError(f"batch_size: got {config['batch_size']}, expected more than 0")
     if config[totals[0]] < 0:
-        raise ConfigError(f"{totals[0]}: got {config[totals[0]]}, expected more, or 0 to train nothing")
+        raise ConfigError(f"{totals[0]}: got {config[totals[0]]}, expected 0 (trains nothing) or more")
     least_values = {"data.num_workers": 0, "data.prefetch": 1, "log.every_steps": 1, "checkpoint.keep": 1}
     for key, least in least_values.items():
         section, name = key.split(".")

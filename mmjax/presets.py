@@ -138,6 +138,8 @@ def contrastive_evals(data: Mapping[str, Any]) -> dict[str, Any]:
     }
     if "labels" in evaluated:  # several captions of an image
         evals["retrieval"]["a_item"] = "image_id"
+    if not positives:
+        (evals["retrieval"]["b_text"],) = data["streams"]["text"]["features"]
     if positives:  # the control that learns nothing
         features = data["streams"]["text"]["features"]
         control = {"type": "bag_of_words_retrieval", "data": split, "positives": positives}

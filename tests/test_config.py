@@ -77,7 +77,7 @@ def test_overrides_reach_into_lists_and_sections_left_at_their_default(file):
         ({"bacth_size": "1"}, ["bacth_size", "did you mean 'batch_size'"]),
         ({"batch_size": "many"}, ["batch_size", "many", "a whole number"]),
         ({"batch_size": "0"}, ["batch_size", "more than 0"]),
-        ({"total_steps": "-1"}, ["total_steps: got -1", "expected more, or 0 to train nothing"]),
+        ({"total_steps": "-1"}, ["total_steps: got -1", "expected 0 (trains nothing) or more"]),
         ({"total_epochs": "2"}, ["total_steps and total_epochs", "exactly one"]),
         ({"total_steps": "none"}, ["nothing", "exactly one"]),
         ({"data.streams.image.train.5.size": "64"}, ["index from 0 to 1"]),

@@ -324,6 +324,8 @@ class File:
             path = locate(self.path) / "tokenizer.json"
         else:
             path = pathlib.Path(self.path).expanduser()
+        if not path.is_file():
+            raise DataError(f"tokenizer: no file {path}; put it there, or set data.tokenizers.<name>.path")
         Tokenizer.load(path)
         return path
 

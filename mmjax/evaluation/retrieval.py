@@ -14,6 +14,7 @@ from mmjax.evaluation.context import EvalContext
 from mmjax.evaluation.evaluator import Evaluator, present
 
 _SHOWN = 5  # results of a query in the gallery
+_EXACT = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +42,29 @@ def side(examples: Mapping[str, np.ndarray], item: str, labels: Sequence[str]) -
       item: label that numbers the stream's items: of rows that share it, the first stands for all
         (a negative one is shared with none). Empty: each row is an item.
       labels: ids by which things belong together, besides being of one row.
+
+    Raises:
+      ConfigError: ids are fractions, or too large for float32 to tell them apart.
     """
+    ids = {label: _ids(label, examples[label]) for label in {*labels, *([item] if item else [])}}
     rows = np.arange(len(examples["example_id"]))
     if item:
-        numbers = examples[item].astype(np.int64)
-        numbers = np.where(numbers < 0, -1 - rows, numbers)
+        numbers = np.where(ids[item] < 0, -1 - rows, ids[item])
         rows = np.sort(np.unique(numbers, return_index=True)[1])
-    return Side(rows, [rows, *(examples[label][rows] for label in labels)])
+    return Side(rows, [rows, *(ids[label][rows] for label in labels)])
+
+
+def _ids(label: str, values: np.ndarray) -> np.ndarray:
+    """Whole numbers; -1 where a number is missing."""
+    if not np.issubdtype(values.dtype, np.floating):
+        return values.astype(np.int64)
+    known = values[~np.isnan(values)]
+    if np.any((known != np.floor(known)) | (np.abs(known) >= _EXACT)):
+        raise ConfigError(
+            f"retrieval: '{label}' holds numbers up to {known.max():,.10g}, expected whole ones below "
+            f"{_EXACT:,}, which a float32 tells apart; number the items from 0"
+        )
+    return np.nan_to_num(values, nan=-1).astype(np.int64)
 
 
 def id_labels(positives: Sequence[str], *items: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -162,4 +163,6 @@ def write(
         (directory / name).write_bytes(content)
     save_file(dict(tensors), directory / _WEIGHTS, metadata={"format": "pt"})
     # Last, since without it nothing takes the directory for a model's.
-    (directory / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    file = directory / "config.json"
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    shutil.copymode(file, directory / _WEIGHTS)  # which safetensors makes for its owner alone

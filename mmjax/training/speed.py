@@ -140,16 +140,20 @@ class Clock:
         }
 
     def summary(self, steps: int) -> dict[str, float]:
-        """For `result.json`: the whole run of `steps`."""
+        """For `result.json`: the whole run of `steps`; one of none has no rates."""
         training = max(self._training_seconds(), 1e-9)
+        rates = {
+            "examples_per_second": steps * self._batch_size / training,
+            "mfu": steps * self._model_flops / (self._available + training * self._peak_flops),
+        }
         return {
             "wall_seconds": self.seconds(),
             "training_seconds": training,
-            "examples_per_second": steps * self._batch_size / training,
             "model_flops_per_step": self._model_flops,
             "peak_flops_per_second": self._peak_flops,
-            "mfu": steps * self._model_flops / (self._available + training * self._peak_flops),
-        } | self._waited
+            **(rates if steps else {}),
+            **self._waited,
+        }
 
     @contextlib.contextmanager
     def _waiting(self, name):

@@ -107,6 +107,21 @@ def test_unnumbered_items_stay_items_of_their_own(tmp_path):
     assert found["retrieval/image_to_text/R@1"] == 1.0
 
 
+@pytest.mark.parametrize("ids", [[1e8, 1e8 + 8, 2e8, 2e8], [0.5, 1.0, 2.0, 3.0]])
+def test_ids_that_float32_does_not_tell_apart_are_refused(tmp_path, ids):
+    columns = {"image_id": np.array(ids, np.float32)}
+    with pytest.raises(ConfigError, match="'image_id' holds numbers up to .* whole ones below 16,777,"):
+        cases.run(context(tmp_path, np.eye(4), np.eye(4), columns), **SECTION, a_item="image_id")
+
+
+def test_a_missing_number_is_an_item_of_its_own(tmp_path):
+    columns = {"image_id": np.array([3.0, np.nan, np.nan, 3.0], np.float32)}
+    made = context(tmp_path, np.eye(4), np.eye(4)[[0, 1, 2, 0]], columns)
+    assert cases.run(made, **SECTION, a_item="image_id")["retrieval/text_to_image/R@1"] == 1.0
+    gallery = cases.artifact(tmp_path, "retrieval_image_to_text")
+    assert len(gallery["queries"]) == 3
+
+
 def test_rows_without_a_stream_neither_ask_nor_answer(tmp_path):
     columns = {"image_present": np.array([True, False, True, True])}
     found = cases.run(context(tmp_path, np.eye(4), TEXTS, columns), **SECTION)
