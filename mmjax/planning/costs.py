@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from mmjax.parallel.chips import Chip
 from mmjax.planning.hlo import Computation, Instruction, Program
@@ -19,6 +19,7 @@ _FREE = {
     "all-gather-done", "all-reduce-done", "async-done", "async-update", "collective-permute-done",
     "recv-done", "send-done",
 }  # fmt: skip
+_ALIASED = re.compile(r"\{(\d+)\}: \((\d+), \{\}\)")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
@@ -69,7 +70,8 @@ def memory_traffic(program: Program) -> int:
     """Bytes that instructions read from and write to the device's main memory.
 
     Every operand and result that lies there counts once per instruction; of one that is only sliced, or
-    updated in a slice, the slice.
+    updated in a slice, the slice. Arrays of an exchange that the compiler spreads over other instructions
+    stand in each of these and do not count.
     """
     return sum(times * _traffic(program, computation, i) for times, computation, i in _executed(program))
 
@@ -141,10 +143,15 @@ def _positions(out: int, kernel: int, size: int, stride: int, low: int, dilated:
 def _traffic(program: Program, computation: Computation, instruction: Instruction) -> int:
     if instruction.opcode in _FREE or 'custom_call_target="AllocateBuffer"' in instruction.attributes:
         return 0
-    read = 0
+    read, carried = 0, _carried(instruction)
     for place, name in enumerate(instruction.operands):
         operand = computation.instructions.get(name)
-        if operand is None or len(operand.results) != 1 or operand.results[0].memory_space:
+        if (
+            place in carried.values()
+            or operand is None
+            or len(operand.results) != 1
+            or operand.results[0].memory_space
+        ):
             continue
         read += _read(program, instruction, place, operand.bytes)
     results = instruction.results
@@ -154,8 +161,15 @@ def _traffic(program: Program, computation: Computation, instruction: Instructio
     if instruction.opcode == "dynamic-update-slice":
         return 2 * _operand_bytes(computation, instruction, 1)
     if instruction.opcode == "fusion":
-        written = _written(program.computations[instruction.called("calls")[0]], results)
+        written = _written(program.computations[instruction.called("calls")[0]], results, carried)
     return read + written
+
+
+def _carried(instruction: Instruction) -> dict[int, int]:
+    """Result -> operand, of the arrays of an exchange that goes on during a fusion."""
+    if instruction.opcode != "fusion" or "async_collective" not in instruction.called("calls")[0]:
+        return {}
+    return {int(result): int(operand) for result, operand in _ALIASED.findall(instruction.attributes)}
 
 
 def _operand_bytes(computation: Computation, instruction: Instruction, place: int) -> int:
@@ -182,15 +196,15 @@ def _read(program: Program, instruction: Instruction, place: int, whole: int) ->
     return min(read, whole)
 
 
-def _written(computation: Computation, results: tuple) -> int:
+def _written(computation: Computation, results: tuple, carried: Mapping[int, int]) -> int:
     """What a fusion writes: of a result that is an update in place, the update."""
     root = computation.root
     roots = [root]
     if root.opcode == "tuple":
         roots = [computation.instructions[name] for name in root.operands]
     written = 0
-    for made, array in zip(roots, results, strict=False):
-        if array.memory_space:
+    for place, (made, array) in enumerate(zip(roots, results, strict=False)):
+        if array.memory_space or place in carried:
             continue
         while made.opcode == "bitcast" and made.operands[0] in computation.instructions:
             made = computation.instructions[made.operands[0]]

@@ -161,6 +161,33 @@ def test_memory_traffic_of_a_slice_is_the_slice(mesh):
     assert costs.memory_traffic(whole) == 2 * 1000 * 1000 * 4
 
 
+SPREAD = """HloModule spread
+
+%NAME (x: f32[8,100], y: f32[32,100], z: f32[50,100]) -> (f32[50,100], f32[8,100], f32[32,100]) {
+  %z = f32[50,100]{1,0} parameter(2)
+  %doubled = f32[50,100]{1,0} add(%z, %z)
+  %x = f32[8,100]{1,0} parameter(0)
+  %y = f32[32,100]{1,0} parameter(1)
+  %gathered = f32[32,100]{1,0} all-gather(%x), channel_id=1, replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %all = (f32[50,100]{1,0}, f32[8,100]{1,0}, f32[32,100]{1,0}) tuple(%doubled, %x, %gathered)
+}
+
+ENTRY %main (a: f32[8,100], b: f32[32,100], c: f32[50,100]) -> (f32[50,100], f32[8,100], f32[32,100]) {
+  %a = f32[8,100]{1,0} parameter(0)
+  %b = f32[32,100]{1,0} parameter(1)
+  %c = f32[50,100]{1,0} parameter(2)
+  ROOT %fused = (f32[50,100]{1,0}, f32[8,100]{1,0}, f32[32,100]{1,0}) fusion(%a, %b, %c), kind=kLoop, \
+output_to_operand_aliasing={{1}: (0, {}), {2}: (1, {})}, calls=%NAME
+}
+""".replace("\\\n", "")
+
+
+@pytest.mark.parametrize(("name", "rows"), [("async_collective_fusion.1", 100), ("fused_computation.1", 148)])
+def test_memory_traffic_of_an_exchange_that_goes_on_does_not_count(name, rows):
+    # Usually what is read and written counts: 50 + 8 rows in, 50 + 8 + 32 out.
+    assert costs.memory_traffic(hlo.parse(SPREAD.replace("NAME", name))) == rows * 100 * 4
+
+
 @pytest.mark.parametrize(
     ("text", "groups"),
     [
