@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmjax import components
-from mmjax.data.pipeline import eval_labels
 from mmjax.data.prepared import default_dir
 from mmjax.data.source import Source
 from mmjax.data.tokenizers import Tokenizer
@@ -90,6 +89,17 @@ def load(section: Mapping[str, Any], tokenizers: Mapping[str, Tokenizer] | None 
                 )
         names = given | names
     return LoadedData(train, {"train": train, **sources}, dict(tokenizers), names)
+
+
+def eval_labels(data: Mapping[str, Any], name: str) -> dict[str, str]:
+    """Name in the batch -> feature of the record, for an evaluation data set.
+
+    Args:
+      data: the `data` section of a resolved config.
+      name: a key of `data.eval`; any other gives the labels of training.
+    """
+    own = data["eval"][name]["labels"] if name in data["eval"] else {}
+    return {**data["labels"], **own}
 
 
 def load_tokenizers(folder: pathlib.Path) -> dict[str, Tokenizer]:

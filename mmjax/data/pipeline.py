@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from mmjax.components import suggestion
+from mmjax.data.loading import eval_labels
 from mmjax.data.order import Mixed, Shuffled, training_order
 from mmjax.data.preprocessing import Example, Preprocessor, Spec
 from mmjax.data.source import Source, feature
@@ -157,12 +158,6 @@ def eval_streams(data: Mapping[str, Any], name: str) -> tuple[dict[str, dict[str
             )
         streams[stream]["eval"] = transforms
     return streams, list(section["drop"])
-
-
-def eval_labels(data: Mapping[str, Any], name: str) -> dict[str, str]:
-    """Name in the batch -> feature of the record, for an evaluation data set; arguments as `eval_streams`."""
-    own = data["eval"][name]["labels"] if name in data["eval"] else {}
-    return {**data["labels"], **own}
 
 
 def _check_own_labels(source: Source, data: Mapping[str, Any], name: str) -> None:

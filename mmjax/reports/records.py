@@ -9,8 +9,7 @@ import numpy as np
 from absl import logging
 
 from mmjax import components
-from mmjax.data.loading import data_dir
-from mmjax.data.pipeline import eval_labels
+from mmjax.data.loading import data_dir, eval_labels
 from mmjax.data.source import Record, Source, feature
 from mmjax.errors import DataError, MmjaxError
 

@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Mapping
 
 from mmjax.data import loading
-from mmjax.evaluation.run import build_evaluators
 from mmjax.verbs import common
 
 
@@ -15,6 +14,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run(flags: argparse.Namespace, overrides: Mapping[str, str]) -> None:
+    from mmjax.evaluation.run import build_evaluators
+
     config = common.resolve(flags, overrides)
     for evaluator in build_evaluators(config).values():
         evaluator.prepare(loading.data_dir(config.data))
