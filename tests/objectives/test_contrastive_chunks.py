@@ -68,7 +68,7 @@ def assert_same(found, expected):
     for name in metrics:
         np.testing.assert_array_equal(metrics[name], expected_metrics[name], err_msg=name)
     for name in gradient:
-        # Entries are sums over rows in another order: where they cancel, what is left is rounding of the terms.
+        # Sums over rows in another order: where terms cancel, what is left is their rounding.
         rounding = 2**-22 * float(np.abs(expected_gradient[name]).max())
         np.testing.assert_allclose(
             gradient[name], expected_gradient[name], rtol=1e-5, atol=max(1e-7, rounding), err_msg=name
