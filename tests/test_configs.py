@@ -53,8 +53,12 @@ def test_it_resolves_and_gives_itself_again(reference, tmp_path):
     assert config_lib.resolve(str(again)) == config
 
 
+# What trains; zero_shot.py judges weights of the hub and makes no step, see test_accelerator_tables.py.
+TRAINING = [file for file in FILES if config_lib.resolve(str(file)).total_steps != 0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("file", FILES, ids=name)
+@pytest.mark.parametrize("file", TRAINING, ids=name)
 def test_it_makes_a_step(file, data_dir, tmp_path):
     plain = config_lib.to_dict(config_lib.resolve(str(file)))
     shrink(plain)
