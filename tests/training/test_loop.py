@@ -407,18 +407,6 @@ def test_init_takes_parameters_and_statistics(whole, plain):
     assert tiny.differing(dict(named_leaves(state.ema)), dict(named_leaves(state.params))) == []
 
 
-def test_a_run_of_no_steps_evaluates_what_it_starts_from(whole, plain, tmp_path, monkeypatch):
-    config = tiny.resolved(plain, total_steps=0, init={"run": str(whole)})
-    monkeypatch.setattr(setup_lib.Setup, "compile_train_step", lambda setup: pytest.fail("compiled a step"))
-    monkeypatch.setattr(loop, "prefetch", lambda *_, **__: pytest.fail("read training examples"))
-    result = loop.train(config, tmp_path)
-    assert result["trained_parameters"] == 0
-    expected = json.loads((whole / workdir_lib.RESULT).read_text())["metrics"]
-    assert result["steps"] == 0 and result["metrics"] == pytest.approx(expected)
-    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["0"]
-    assert loop.train(config, tmp_path) == result
-
-
 def test_many_texts_are_encoded_in_parts(whole, config, monkeypatch):
     setup = loop.set_up(*filled(config))
     evaluation = evaluate_lib.Evaluation(setup, whole)
@@ -432,22 +420,6 @@ def test_many_texts_are_encoded_in_parts(whole, config, monkeypatch):
     monkeypatch.setattr(evaluate_lib, "_TEXTS", 3)
     assert at_once.shape == (7, 8)
     np.testing.assert_allclose(encode(), at_once, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("where", ["evaluation", "save", "result"])
-def test_a_run_of_no_steps_that_is_killed_goes_on(plain, tmp_path, monkeypatch, where):
-    config = tiny.resolved(plain, total_steps=0)
-    place, name = {
-        "evaluation": (evaluate_lib.Evaluation, "run"),
-        "save": (loop.Checkpoints, "save"),
-        "result": (loop, "write_json"),
-    }[where]
-    with monkeypatch.context() as patch:
-        patch.setattr(place, name, lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            loop.train(config, tmp_path)
-    result = loop.train(config, tmp_path)
-    assert result["metrics"] and [line["step"] for line in tiny.metrics_lines(tmp_path)] == [0]
 
 
 def filled(config):
