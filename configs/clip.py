@@ -5,9 +5,9 @@
 
 By default a small model learns drawings and their names (openmoji) on any machine. `img=B/32`, `B/16` or
 `L/14` is the paper's model with its settings (tables 18 to 20; the batch is the paper's too where it is
-asked for), on `data=coco` or a manifest of one's own. Its text goes through CLIP's own tokenizer, which
-comes with the published weights that `init` names; `tune` starts both encoders from them. `imagenet`
-evaluates on ImageNet zero-shot, too. `configs/zero_shot.py` judges the published weights themselves.
+asked for), on `data=coco`, `laion400m` or a manifest of one's own. Its text goes through CLIP's own
+tokenizer, which comes with the published weights that `init` names; `tune` starts both encoders from them.
+`imagenet` evaluates on ImageNet zero-shot, too. `configs/zero_shot.py` judges the published weights.
 """
 
 from ml_collections import ConfigDict
@@ -80,7 +80,7 @@ def get_config(text: str = "") -> ConfigDict:
         "evals": presets.contrastive_evals(data),
     }
     if args.imagenet:
-        config["data"]["eval"]["imagenet"], config["evals"]["imagenet"] = presets.imagenet_zero_shot()
+        presets.add_imagenet(config)
     if args.img != "tiny":
         config |= {"dtype": "bfloat16", "remat": True}
     return ConfigDict(config)

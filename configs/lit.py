@@ -54,7 +54,7 @@ def get_config(text: str = "") -> ConfigDict:
     else:
         config["total_epochs"] = args.epochs
     if args.imagenet:
-        config["data"]["eval"]["imagenet"], config["evals"]["imagenet"] = presets.imagenet_zero_shot()
+        presets.add_imagenet(config)
     config["batch_size"] = args.batch
     config["optimizer"]["frozen"] = [f"{args.locked}_encoder/.*"]
     return ConfigDict(config)

@@ -72,7 +72,7 @@ def get_config(text: str = "") -> ConfigDict:
     }
     config |= {"total_steps": args.steps} if args.steps else {"total_epochs": args.epochs}
     if args.imagenet:
-        config["data"]["eval"]["imagenet"], config["evals"]["imagenet"] = presets.imagenet_zero_shot()
+        presets.add_imagenet(config)
     if not tiny:
         config |= {"dtype": "bfloat16", "remat": True}
     return ConfigDict(config)

@@ -154,14 +154,18 @@ def contrastive_evals(data: Mapping[str, Any]) -> dict[str, Any]:
     return evals
 
 
-def imagenet_zero_shot() -> tuple[dict[str, Any], dict[str, Any]]:
-    """(a data set for `data.eval`, an evaluator): ImageNet's validation images by the names of their classes.
+def add_imagenet(config: dict[str, Any]) -> None:
+    """Adds zero-shot accuracy on ImageNet's validation images to a config of an image and a text encoder.
 
     The images come through TFDS, the 1,000 names and 80 templates are those of CLIP (Radford et al. 2021,
     arXiv:2103.00020).
     """
-    images = {"type": "tfds", "name": "imagenet2012", "split": "validation"}
-    evaluator = {
+    config["data"]["eval"]["imagenet"] = {
+        "dataset": {"type": "tfds", "name": "imagenet2012", "split": "validation"},
+        "drop": ["text"],
+        "labels": {"imagenet_class": "label"},
+    }
+    config["evals"]["imagenet"] = {
         "type": "zero_shot",
         "data": "imagenet",
         "streams": ["image"],
@@ -171,7 +175,6 @@ def imagenet_zero_shot() -> tuple[dict[str, Any], dict[str, Any]]:
         "benchmark": "imagenet1k",
         "every_percent": 25.0,
     }
-    return {"dataset": images, "drop": ["text"], "labels": {"imagenet_class": "label"}}, evaluator
 
 
 def embeddings(width: int) -> dict[str, dict]:
